@@ -1,0 +1,362 @@
+"""The base of all explainers: `explainer(score, seed_input)` -> maps in the user's structure."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvis2 import scores, targets
+from kvis2.fields import batch_signature, signature
+from kvis2.images import normalize as normalized
+from kvis2.inputs import Batch, open_axes
+from kvis2.modifiers import LinearOutput, as_modifiers
+from kvis2.probe import Compiled, Probe, ancestors, compiled
+from kvis2.resampling import resize
+from kvis2.types import LayerReference, Tensors
+
+LINEAR = LinearOutput()
+_NORMALIZATIONS = ("image", "batch", "minmax", False, None)
+
+
+class Explainer:
+    """Base of all explainers. A method is a subclass with `explain`.
+
+    Args:
+        model: Any built Keras model. It is neither copied nor changed.
+        layer: The layer that the method looks at: an object, unique name, path
+            (`"backbone/block5_conv3"`) or index.
+        model_modifier: `LinearOutput()`, `GuidedReLU()`, a list of modifiers, None, or a plain
+            function `model -> model or None`. It replaces the method's default.
+        clone: Whether plain functions are applied to a clone, whose weights follow the
+            model's, or to the model itself.
+        call_index: Which call of a layer that the model calls more than once; by default
+            the last.
+        reshape: Makes a grid of the layer's activations: `(batch, tokens, channels) ->
+            (batch, height, width, channels)`.
+        resize: Whether a layer's map is brought to the size of the input.
+        normalize: "image" divides every map by its largest magnitude, "batch" all maps by
+            that of the batch, "minmax" stretches every map to 0..1, False leaves them raw.
+        batch_size: How many rows one forward pass holds at most; None chooses by their size.
+        jit_compile: Compile the pass with XLA (slower on a CPU; try it on a GPU).
+    """
+
+    rows: int
+    """How many rows one forward pass may hold: `batch_size`, once the input is known."""
+    seed: int | np.ndarray | None
+    """The seed of a method that has one; a field, and so a tensor, inside its pass."""
+    watches_layer = False
+    """Whether `layer=None` means the last spatial feature map (True) or the inputs (False)."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        layer: LayerReference | None = None,
+        *,
+        model_modifier: Any = LINEAR,
+        clone: bool = True,
+        call_index: int = -1,
+        reshape: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        resize: bool = True,
+        normalize: str | bool | None = "image",
+        batch_size: int | None = None,
+        jit_compile: bool = False,
+    ) -> None:
+        targets.check_built(model)
+        if normalize is True or normalize not in _NORMALIZATIONS:
+            raise ValueError(
+                f"Expected `normalize` to be one of {_NORMALIZATIONS}. Received: {normalize!r}. "
+                "Use False for the raw map."
+            )
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(
+                f"Expected `batch_size` to be a positive int or None. Received: {batch_size!r}. "
+                "It bounds the rows of every forward pass."
+            )
+        self.modifiers, functions = as_modifiers(model_modifier)
+        self.model, self._followed = _modified(model, functions, clone)
+        if layer is None and self.watches_layer:
+            self._reference: LayerReference | None = targets.LAST_SPATIAL
+        elif layer is None:
+            self._reference = None
+        else:
+            found = targets.find_layer(model, layer)
+            same = self.model is model
+            self._reference = found if same else targets.layer_path(model, found)
+            targets.find_layer(self.model, self._reference)
+        self.call_index = call_index
+        self.reshape = reshape
+        self.resize = resize
+        self.normalize = normalize
+        self.batch_size = batch_size
+        self.jit_compile = jit_compile
+        self._used_layer: keras.Operation | None = None
+        self._traces = 0
+
+    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """Raw maps of one chunk, as a graph: what a method is.
+
+        Args:
+            probe: Runs the model.
+            score: The score, its fields tensors.
+            inputs: The flat inputs `(batch, ...)`.
+
+        Returns:
+            For each flat input a map `(batch, *spatial)`, or None where the method has none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how to explain.")
+
+    @property
+    def layer(self) -> keras.Operation | None:
+        """The layer whose map is made; None if the inputs are, or before the first call."""
+        if self._used_layer is None and self._reference not in (None, targets.LAST_SPATIAL):
+            return targets.find_layer(self.model, self._reference)  # type: ignore[arg-type]
+        return self._used_layer
+
+    @property
+    def trace_count(self) -> int:
+        """How many passes this explainer has traced: one for all classes, batches and weights."""
+        return self._traces
+
+    def __call__(self, score: Any, seed_input: Any) -> Any:
+        """Explain `score` for every sample of `seed_input`.
+
+        Args:
+            score: A class index, one per sample, None (each sample's predicted class), a
+                `kvis2.scores.Score`, any function `output -> (batch,)`, or a list or dict of
+                these for several outputs.
+            seed_input: What the model takes: an array `(batch, ...)` (a missing batch axis is
+                added), or a list or dict of arrays for several inputs.
+
+        Returns:
+            float32 maps `(batch, *spatial)` in the structure of `seed_input`: an array for an
+            array, a list for a list, a dict for a dict; None for an input without a map.
+
+        Raises:
+            ValueError: If the score, the input or the layer do not fit the model.
+        """
+        for copied, live in self._followed:
+            copied.assign(live)
+        batch = Batch(self.model, seed_input)
+        score = scores.as_scores(score, batch.size, targets.output_count(self.model))
+        maps = self._maps(score, batch)
+        self._check(maps, score, batch)
+        return batch.restored([None if m is None else self._finished(m) for m in maps])
+
+    def _maps(self, score: Any, batch: Batch) -> list[np.ndarray | None]:
+        rows = self.batch_size or automatic_rows(batch.arrays)
+        chunks = []
+        for start in range(0, batch.size, rows):
+            stop = min(start + rows, batch.size)
+            chunks.append(self._run(scores.rows(score, start, stop), batch, start, stop, rows))
+        if len(chunks) == 1:
+            return chunks[0]
+        joined = zip(*chunks, strict=True)
+        return [None if each[0] is None else np.concatenate(each) for each in joined]
+
+    def _run(
+        self, score: Any, batch: Batch, start: int, stop: int, rows: int
+    ) -> list[np.ndarray | None]:
+        method = self._detached(rows)
+        inputs = batch.rows(start, stop)
+        chosen = self._compiled(method, score, batch, inputs)
+        chosen.validate(score)
+        self._used_layer = chosen.layer
+        try:
+            results = chosen(method, score, inputs)
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(
+                f"Expected a pass of {stop - start} samples to fit into memory. Received: "
+                f"{str(error).splitlines()[0]} Make `batch_size` smaller (it is {rows})."
+            ) from error
+        return [None if each is None else each.numpy() for each in results]
+
+    def _compiled(
+        self, method: Explainer, score: Any, batch: Batch, inputs: Sequence[np.ndarray]
+    ) -> Compiled:
+        axes = open_axes(self.model, batch)
+        shapes = tuple(
+            (each.dtype.name, *(None if i in free else n for i, n in enumerate(each.shape)))
+            for each, free in zip(inputs, axes, strict=True)
+        )
+        parts = keras.tree.flatten(score)
+        form = repr(keras.tree.map_structure(lambda part: 0, score))
+        key = (signature(method), form, tuple(map(batch_signature, parts)), shapes)
+
+        def make() -> Compiled:
+            self._traces += 1
+            reference = weakref.ref(self.model)
+            make_probe = functools.partial(_make_probe, reference, method, batch.packing)
+            return Compiled(method, make_probe, score, inputs, axes, self.jit_compile)
+
+        return compiled(self.model, key, make)
+
+    def _detached(self, rows: int) -> Explainer:
+        """This method without the model, for a compiled pass that must not keep it alive."""
+        method = copy.copy(self)
+        for name in ("model", "_followed", "_used_layer", "_traces", "normalize", "batch_size"):
+            vars(method).pop(name, None)
+        method.rows = rows
+        if "seed" in vars(method):
+            method.seed = _seed_field(method.seed)
+        return method
+
+    def _finished(self, maps: np.ndarray) -> np.ndarray:
+        return normalized(maps, self.normalize)  # type: ignore[arg-type]
+
+    def _check(self, maps: Sequence[np.ndarray | None], score: Any, batch: Batch) -> None:
+        """Raise if a map is not finite; warn, with the likely cause, if one is zero everywhere."""
+        for each in maps:
+            if each is None:
+                continue
+            peaks = np.abs(each).reshape(len(each), -1).max(axis=1)
+            if not np.isfinite(peaks).all():
+                wrong = np.flatnonzero(~np.isfinite(peaks)).tolist()
+                raise ValueError(
+                    "Expected a model whose outputs and gradients are finite. Received: NaN or "
+                    f"infinity in the map of sample {wrong}. Check the weights of "
+                    f"'{self.model.name}' (a diverged training?) and the range of the input."
+                )
+            blank = np.flatnonzero(peaks == 0)
+            if blank.size:
+                sample = int(blank[0])
+                cause = self._blank_cause(scores.rows(score, sample, sample + 1), batch, sample)
+                warnings.warn(
+                    f"{type(self).__name__} found no evidence: the map of sample "
+                    f"{blank.tolist()} is zero everywhere. Likely cause: {cause}.",
+                    stacklevel=4,
+                )
+                return
+
+    def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
+        """Why the map of one sample may be zero."""
+        return (
+            "the gradient of the score is zero, because every ReLU on the way is off, or because "
+            "a softmax is saturated (LinearOutput() explains the score before it)"
+        )
+
+
+def _seed_field(seed: Any) -> np.ndarray:
+    """The seed as a field; fresh entropy, from no global generator, for None."""
+    if seed is None:
+        return np.random.default_rng().integers(2**31 - 1, size=(), dtype=np.int32)
+    if not 0 <= seed < 2**31:
+        raise ValueError(
+            f"Expected `seed` from 0 to {2**31 - 1}, or None. Received: {seed!r}. "
+            "The same seed gives the same noise."
+        )
+    return np.asarray(seed, np.int32)
+
+
+def _make_probe(
+    reference: Callable[[], keras.Model | None], method: Explainer, packing: Any
+) -> Probe:
+    model = reference()
+    assert model is not None
+    probe = Probe(
+        model,
+        method._reference,
+        method.modifiers,
+        call_index=method.call_index,
+        reshape=method.reshape,
+    )
+    probe.packing = packing
+    return probe
+
+
+def placed(
+    maps: tf.Tensor, activations: tf.Tensor, probe: Probe, inputs: Tensors, resized: bool
+) -> list[tf.Tensor | None]:
+    """A layer's `maps` for every input that the layer sees and whose space it shares; else None.
+
+    Args:
+        maps: `(batch, *spatial)`.
+        activations: The activations that the maps were made from.
+        probe: The probe that watched the layer.
+        inputs: The flat inputs.
+        resized: Whether the maps are brought to the size of the input.
+    """
+    result: list[tf.Tensor | None] = []
+    for each in inputs:
+        size = spatial_size(each, probe)
+        if len(size) != maps.shape.rank - 1 or not feeds(each, activations):
+            result.append(None)
+        else:
+            result.append(resize(maps, size) if resized else maps)
+    if all(each is None for each in result):
+        assert probe.layer is not None
+        raise ValueError(
+            "Expected a layer with as many spatial axes as an input it depends on. Received: "
+            f"'{targets.layer_path(probe.model, probe.layer)}' with {maps.shape.rank - 1}. "
+            "Choose another layer, or give `reshape=` to make a grid of its tokens."
+        )
+    return result
+
+
+def spatial_size(inputs: tf.Tensor, probe: Probe) -> list[int | tf.Tensor]:
+    """The lengths of the spatial axes of an input: static where known."""
+    rank = inputs.shape.rank
+    if inputs.dtype.is_integer:
+        axes = range(1, rank)
+    elif targets.data_format(probe.model) == "channels_first":
+        axes = range(2, rank)
+    else:
+        axes = range(1, rank - 1)
+    dynamic = tf.shape(inputs)
+    return [dynamic[i] if inputs.shape[i] is None else inputs.shape[i] for i in axes]
+
+
+def feeds(inputs: tf.Tensor, activations: tf.Tensor) -> bool:
+    """Whether the activations are computed from this input; taken for granted when eager."""
+    return not tf.is_symbolic_tensor(activations) or inputs.op in ancestors(activations)
+
+
+def automatic_rows(inputs: Sequence[np.ndarray]) -> int:
+    """How many rows a forward pass takes best: 16 of 224 x 224 pixels, 128 of small ones."""
+    values = max(int(np.prod(each.shape[1:])) for each in inputs)
+    return int(np.clip(16 * 224 * 224 * 3 // max(values, 1), 1, 128))
+
+
+def _modified(
+    model: keras.Model, functions: Sequence[Callable[..., Any]], clone: bool
+) -> tuple[keras.Model, list[tuple[keras.Variable, keras.Variable]]]:
+    """The model that plain modifier functions make of a clone of `model`, or of itself.
+
+    Returned with the pairs (weight of the clone, weight of `model`) of all weights that the
+    functions left alone: these follow the model as it trains.
+    """
+    if not functions:
+        return model, []
+    start = changed = _cloned(model) if clone else model
+    for function in functions:
+        result = function(changed)
+        if result is not None and not isinstance(result, keras.Model):
+            raise TypeError(
+                f"Expected a model modifier to return a model or None. Received: {result!r}. "
+                "Change the model in place and return None, or return another model."
+            )
+        changed = result or changed
+    if not clone:
+        return changed, []
+    pairs = zip(start.weights, model.weights, strict=True)
+    return changed, [(a, b) for a, b in pairs if np.array_equal(a.numpy(), b.numpy())]
+
+
+def _cloned(model: keras.Model) -> keras.Model:
+    try:
+        copied = keras.models.clone_model(model)
+        copied.set_weights(model.get_weights())
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise ValueError(
+            "Expected a model that Keras can clone, to apply a modifier function to the clone. "
+            f"Received: '{model.name}' ({str(error).splitlines()[0]}). Use a modifier of kvis2, "
+            "which needs no clone, or `clone=False`, which changes the model itself."
+        ) from error
+    return copied

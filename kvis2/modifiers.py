@@ -1,0 +1,344 @@
+"""What is changed about a model for one pass only: the final activation, the gradient of ReLU.
+
+Nothing here touches the model. A modifier may replace attributes of layers while the pass is
+traced (`overrides`), the gradient of TensorFlow operations (`gradients`), or the tensor that is
+taken for the model's output (`output`). Because `output` and `gradients` work on the traced
+graph, it does not matter how a softmax or a ReLU was written: fused into a layer, as a layer of
+its own, as a raw operation, deep inside a nested model, or inside a custom layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kvis2.types import Override
+
+
+@dataclass(frozen=True)
+class Modifier:
+    """Base of all modifiers: changes nothing. Subclasses override what they need.
+
+    A modifier is a frozen dataclass: equal modifiers share one compiled pass.
+    """
+
+    def overrides(self, model: keras.Model) -> Sequence[Override]:
+        """Attributes of layers to replace while the pass is traced."""
+        return ()
+
+    def gradients(self) -> Mapping[str, str]:
+        """Name of the registered gradient for each type of TensorFlow operation to change."""
+        return {}
+
+    def output(self, output: tf.Tensor) -> tf.Tensor:
+        """The tensor to explain in the place of the model's `output`."""
+        return output
+
+    def check(self, operations: Sequence[tf.Operation]) -> None:
+        """Raise or warn about what the traced forward pass (its `operations`) shows."""
+
+
+@dataclass(frozen=True)
+class LinearOutput(Modifier):
+    """Explain the scores before the final softmax or sigmoid.
+
+    For an output `p = softmax(z)` or `p = sigmoid(z)` the explained output is `z`. Gradients of
+    `p` vanish where the model is sure, gradients of `z` do not, and the papers define their
+    scores on `z`. An output without a final softmax or sigmoid is left as it is.
+
+    Example:
+        >>> GradCAM(model, model_modifier=LinearOutput())(243, images)
+    """
+
+    def output(self, output: tf.Tensor) -> tf.Tensor:
+        """The argument of the final softmax or sigmoid of `output`."""
+        return final_activation(output)[1]
+
+
+def final_activation(output: tf.Tensor) -> tuple[str | None, tf.Tensor]:
+    """Name and argument of the softmax or sigmoid that `output` ends in.
+
+    Args:
+        output: A model output, `(batch, ..., units)`, symbolic or eager.
+
+    Returns:
+        `("softmax" or "sigmoid", argument)`, the argument in the shape of `output`; or
+        `(None, output)`.
+    """
+    if not tf.is_symbolic_tensor(output):
+        return _recorded_by_keras(output)
+    around: list[tf.Operation] = []
+    operation = output.op
+    while operation.type in _REAPPLY:
+        around.append(operation)
+        operation = operation.inputs[0].op
+    name = _ACTIVATIONS.get(operation.type)
+    if name is None:
+        _warn_of_buried_softmax(operation)
+        return None, output
+    argument = operation.inputs[0]
+    for each in reversed(around):
+        argument = _REAPPLY[each.type](argument, each)
+    return name, argument
+
+
+_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+
+# Operations that only move or relabel values: they are applied to the logits as well.
+_REAPPLY: dict[str, Callable[[tf.Tensor, tf.Operation], tf.Tensor]] = {
+    "Identity": lambda x, operation: x,
+    "Cast": lambda x, operation: tf.cast(x, operation.outputs[0].dtype),
+    "Reshape": lambda x, operation: tf.reshape(x, operation.inputs[1]),
+    "Transpose": lambda x, operation: tf.transpose(x, operation.inputs[1]),
+    "Squeeze": lambda x, operation: tf.reshape(x, tf.shape(operation.outputs[0])),
+    "ExpandDims": lambda x, operation: tf.reshape(x, tf.shape(operation.outputs[0])),
+}
+
+_ELEMENTWISE = {"Mul", "AddV2", "Sub", "RealDiv", "ConcatV2", "Pow", "Log", "Maximum", "Minimum"}
+
+
+def _warn_of_buried_softmax(operation: tf.Operation) -> None:
+    """Say so if `operation` computes with a softmax elementwise: its logits are not found."""
+    passed: list[str] = []
+    pending = [operation]
+    for _ in range(32):
+        if not pending:
+            return
+        each = pending.pop()
+        if each.type == "Softmax" and passed:
+            warnings.warn(
+                "Expected the softmax to be the last step of the model, so that the score before "
+                f"it can be explained. Received: a softmax followed by {', '.join(passed)}. The "
+                "output is explained as it is; pass `model_modifier=None` if that is what you "
+                "mean.",
+                stacklevel=2,
+            )
+            return
+        if each.type in _ELEMENTWISE or each.type in _REAPPLY:
+            passed.append(each.type)
+            pending.extend(tensor.op for tensor in each.inputs)
+
+
+def _recorded_by_keras(output: tf.Tensor) -> tuple[str | None, tf.Tensor]:
+    """Keras keeps the argument of its softmax and sigmoid on the eager result, for its losses."""
+    logits = getattr(output, "_keras_logits", None)
+    if logits is None:
+        return None, output
+    return ("sigmoid" if output.shape[-1] == 1 else "softmax"), logits
+
+
+_RELU_GRADIENTS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
+    "Relu": lambda op, up: tf.raw_ops.ReluGrad(gradients=up, features=op.outputs[0]),
+    "Relu6": lambda op, up: tf.raw_ops.Relu6Grad(gradients=up, features=op.outputs[0]),
+    "LeakyRelu": lambda op, up: tf.raw_ops.LeakyReluGrad(
+        gradients=up, features=op.inputs[0], alpha=op.get_attr("alpha")
+    ),
+}
+_OPERATION_NAMES = {"relu": "Relu", "relu6": "Relu6", "leaky_relu": "LeakyRelu"}
+_OTHER_ACTIVATIONS = ("LeakyRelu", "Relu6", "Relu", "Elu", "Selu", "Softplus", "Erf", "Tanh")
+
+
+def _is_hard_sigmoid(operation: tf.Operation) -> bool:
+    """Whether a ReLU6 is part of `relu6(x + 3) / 6`, which gates and does not activate."""
+    return any(
+        consumer.type in ("Mul", "RealDiv")
+        and any(
+            tf.get_static_value(operand) is not None
+            and tf.get_static_value(operand).size == 1
+            and min(abs(float(tf.get_static_value(operand)) - target) for target in (6, 1 / 6))
+            < 1e-3
+            for operand in consumer.inputs
+        )
+        for consumer in operation.outputs[0].consumers()
+    )
+
+
+def _is_replaced(operation: tf.Operation, kinds: Sequence[str]) -> bool:
+    return operation.type in kinds and not _is_hard_sigmoid(operation)
+
+
+def _guided(operation: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
+    plain = _RELU_GRADIENTS[operation.type]
+    if _is_hard_sigmoid(operation):
+        return plain(operation, upstream)
+    return plain(operation, tf.nn.relu(upstream))
+
+
+def _deconv(operation: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
+    if _is_hard_sigmoid(operation):
+        return _RELU_GRADIENTS[operation.type](operation, upstream)
+    return tf.nn.relu(upstream)
+
+
+def _register(name: str, gradient: Callable[..., tf.Tensor]) -> str:
+    # A reloaded module finds its name taken: TensorFlow's registry outlives it.
+    with contextlib.suppress(KeyError):
+        tf.RegisterGradient(name)(gradient)
+    return name
+
+
+_GUIDED = _register("Kvis2GuidedReLU", _guided)
+_DECONV = _register("Kvis2DeconvReLU", _deconv)
+
+
+@dataclass(frozen=True)
+class _ReLUGradient(Modifier):
+    """Gives every ReLU in the pass another gradient; forward values stay what they are."""
+
+    activations: tuple[str, ...] = ("relu", "relu6")
+
+    def __post_init__(self) -> None:
+        unknown = set(self.activations) - set(_OPERATION_NAMES)
+        if unknown or not self.activations:
+            raise ValueError(
+                f"Expected `activations` to be some of {', '.join(map(repr, _OPERATION_NAMES))}. "
+                f"Received: {self.activations!r}. Name the activations whose gradient to change."
+            )
+        object.__setattr__(self, "activations", tuple(self.activations))
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return tuple(_OPERATION_NAMES[name] for name in self.activations)
+
+    def check(self, operations: Sequence[tf.Operation]) -> None:
+        """Raise if the pass holds no such ReLU; warn if it holds other activations as well."""
+        replaced = Counter(each.type for each in operations if _is_replaced(each, self._kinds))
+        others = Counter(
+            each.type
+            for each in operations
+            if each.type in _OTHER_ACTIVATIONS and not _is_replaced(each, self._kinds)
+        )
+        others["swish"] = sum(map(_is_swish, operations))
+        name, kinds = type(self).__name__, " or ".join(self.activations)
+        if not replaced:
+            raise ValueError(
+                f"Expected a model with at least one {kinds} for {name}. Received: a model with "
+                f"{_listed(others) or 'no activation at all'}. {name} would change nothing; use "
+                "Saliency or IntegratedGradients, or name other `activations`."
+            )
+        if +others:
+            warnings.warn(
+                f"{name} replaced the gradient of {_listed(replaced)} and left {_listed(others)} "
+                "as they are.",
+                stacklevel=2,
+            )
+
+
+def _is_swish(operation: tf.Operation) -> bool:
+    """Whether a sigmoid is the gate of `x * sigmoid(x)`."""
+    if operation.type != "Sigmoid":
+        return False
+    argument = operation.inputs[0]
+    sources = {argument.ref(), *(x.ref() for x in argument.op.inputs)}
+    return any(
+        consumer.type == "Mul" and any(x.ref() in sources for x in consumer.inputs)
+        for consumer in operation.outputs[0].consumers()
+    )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+@dataclass(frozen=True)
+class GuidedReLU(_ReLUGradient):
+    """Guided backpropagation: `grad = [y > 0] * max(upstream, 0)` at every ReLU.
+
+    Negative evidence is cut off at each ReLU on the way back. Forward values do not change.
+    Guided backpropagation draws the edges that a network sees rather than the reason for its
+    answer: it hardly depends on the weights of the upper layers (Adebayo et al. 2018).
+
+    Args:
+        activations: Which activations to change: "relu", "relu6", "leaky_relu". However they
+            are written, as layers or as operations inside custom layers, they are found.
+
+    Raises:
+        ValueError: At the first explanation, if the model has none of these activations.
+
+    References:
+        Springenberg et al. (2015), Striving for Simplicity: The All Convolutional Net.
+        Adebayo et al. (2018), Sanity Checks for Saliency Maps.
+
+    Example:
+        >>> Saliency(model, model_modifier=[LinearOutput(), GuidedReLU()])(243, images)
+    """
+
+    def gradients(self) -> Mapping[str, str]:
+        """The guided gradient for every kind of ReLU asked for."""
+        return dict.fromkeys(self._kinds, _GUIDED)
+
+
+@dataclass(frozen=True)
+class DeconvReLU(_ReLUGradient):
+    """Deconvolution: `grad = max(upstream, 0)` at every ReLU, whatever the forward value was.
+
+    Args:
+        activations: Which activations to change: "relu", "relu6", "leaky_relu".
+
+    Raises:
+        ValueError: At the first explanation, if the model has none of these activations.
+
+    References:
+        Zeiler and Fergus (2014), Visualizing and Understanding Convolutional Networks.
+
+    Example:
+        >>> Saliency(model, model_modifier=[LinearOutput(), DeconvReLU()])(243, images)
+    """
+
+    def gradients(self) -> Mapping[str, str]:
+        """The deconvolution gradient for every kind of ReLU asked for."""
+        return dict.fromkeys(self._kinds, _DECONV)
+
+
+def as_modifiers(model_modifier: Any) -> tuple[list[Modifier], list[Callable[..., Any]]]:
+    """Sort what a user gave into modifiers of a pass and plain functions `model -> model or None`.
+
+    Modifiers of tf-keras-vis are taken for the modifier of kvis2 that does the same, without
+    a clone; its other modifiers and plain functions are returned second.
+
+    Raises:
+        TypeError: If something is neither a modifier nor callable.
+    """
+    if model_modifier is None:
+        return [], []
+    given = list(model_modifier) if isinstance(model_modifier, list | tuple) else [model_modifier]
+    modifiers: list[Modifier] = []
+    functions: list[Callable[..., Any]] = []
+    for each in given:
+        each = _from_tf_keras_vis(each)
+        if isinstance(each, type):
+            raise TypeError(
+                f"Expected a modifier. Received: the class {each.__name__}. "
+                f"Make an instance of it: `{each.__name__}()`."
+            )
+        if isinstance(each, Modifier):
+            modifiers.append(each)
+        elif callable(each):
+            functions.append(each)
+        else:
+            raise TypeError(
+                "Expected a modifier such as LinearOutput(), or a function `model -> model`. "
+                f"Received: {each!r}. Give one, a list of them, or None."
+            )
+    return modifiers, functions
+
+
+def _from_tf_keras_vis(modifier: Any) -> Any:
+    """The kvis2 modifier that does what one of tf-keras-vis does, by its class name."""
+    kind = type(modifier)
+    if not kind.__module__.startswith("tf_keras_vis"):
+        return modifier
+    if kind.__name__ == "ReplaceToLinear":
+        return LinearOutput()
+    if kind.__name__ == "GuidedBackpropagation" and modifier.target_activations == [
+        keras.activations.relu
+    ]:
+        return GuidedReLU(("relu",))
+    return modifier

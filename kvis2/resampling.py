@@ -1,0 +1,49 @@
+"""Linear resizing of maps of any spatial rank, as one small matrix product per axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def resize(maps: tf.Tensor, size: Sequence[int | tf.Tensor]) -> tf.Tensor:
+    """Resize linearly with half-pixel centres, the edges held.
+
+    Along each axis `out[i] = sum_j max(0, 1 - |p_i - j|) * in[j]` with the position
+    `p_i = (i + 1/2) * n_in / n_out - 1/2` clamped to `0 .. n_in - 1`. In two dimensions this is
+    `tf.image.resize(..., "bilinear")`.
+
+    Args:
+        maps: float32 `(batch, *spatial)`.
+        size: The new length of every spatial axis.
+
+    Returns:
+        float32 `(batch, *size)`.
+
+    Example:
+        >>> resize(tf.zeros([1, 7, 7]), [224, 224]).shape
+        TensorShape([1, 224, 224])
+    """
+    for axis, length in enumerate(size, start=1):
+        if _static(maps.shape[axis]) == _static(length) is not None:
+            continue
+        matrix = _interpolation(tf.shape(maps)[axis], length)
+        last = maps.shape.rank - 1
+        order = [each for each in range(last + 1) if each != axis] + [axis]
+        product = tf.matmul(tf.transpose(maps, order), matrix, transpose_b=True)
+        back = [order.index(each) for each in range(last + 1)]
+        maps = tf.transpose(product, back)
+    return maps
+
+
+def _static(length: int | tf.Tensor | None) -> int | None:
+    return length if isinstance(length, int) else None
+
+
+def _interpolation(old: tf.Tensor, new: int | tf.Tensor) -> tf.Tensor:
+    """The matrix `(new, old)` of linear interpolation along one axis."""
+    old_length, new_length = tf.cast(old, tf.float32), tf.cast(new, tf.float32)
+    centres = (tf.range(new_length) + 0.5) * old_length / new_length - 0.5
+    positions = tf.clip_by_value(centres, 0.0, old_length - 1.0)
+    return tf.maximum(0.0, 1.0 - tf.abs(positions[:, None] - tf.range(old_length)[None, :]))

@@ -1,0 +1,316 @@
+"""From the outputs of a model to one number per sample: the score that is explained.
+
+A score is a function of one model output, `(batch, ..., units) -> (batch,)`. What a built-in
+score needs to know of each sample (its class, its target) is held in NumPy attributes whose
+first axis is the batch (see `kvis2.fields`): they are sliced with the batch and fed to the compiled
+pass as tensors, so that another class is not another trace.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvis2.fields import fields, with_fields
+
+ScoreLike: TypeAlias = (
+    "Score | int | Sequence[int] | Callable[[tf.Tensor], tf.Tensor] | "
+    "Sequence[ScoreLike] | Mapping[str, ScoreLike] | None"
+)
+
+
+class Score:
+    """Base of the scores: `score(output)` is one number per sample.
+
+    NumPy array attributes are per-sample fields, first axis the batch; an array with a first
+    axis of length one stands for every sample. All other attributes must be hashable.
+    """
+
+    selects_class = False
+    """Whether a one-unit sigmoid output is to be seen as the two classes `[-z, z]`."""
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The score of each sample.
+
+        Args:
+            output: One output of the model, float32, `(batch, ..., units)`.
+
+        Returns:
+            float32, `(batch,)`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how to score an output.")
+
+    def fixed(self, output: tf.Tensor) -> Score:
+        """This score with every choice that depends on the output made for good, by `output`."""
+        return self
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if this score does not fit an output of the static `shape`."""
+
+
+class CategoricalScore(Score):
+    """The output of one class: `score_n = output[n, ..., index_n]`, averaged over any space.
+
+    Args:
+        indices: The class (or unit, or filter) of every sample: an int for all of them, or a
+            list with one int per sample.
+
+    Example:
+        >>> Saliency(model)(CategoricalScore([1, 294, 413]), images)
+    """
+
+    selects_class = True
+
+    def __init__(self, indices: int | Sequence[int]) -> None:
+        self.indices = _integers(indices)
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The mean over space of each sample's unit."""
+        spatial = list(range(1, output.shape.rank - 1))
+        units = tf.reduce_mean(output, spatial) if spatial else output
+        return tf.gather(units, self.indices, axis=1, batch_dims=1)
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if an index is outside the last axis of the output."""
+        if shape.rank is not None and shape.rank < 2:
+            raise ValueError(
+                "Expected an output of shape (batch, ..., classes) to choose a class from. "
+                f"Received: shape {tuple(shape)}. Use a function as score instead."
+            )
+        classes = None if shape.rank is None else shape[-1]
+        if classes is None:
+            return
+        wrong = self.indices[(self.indices < 0) | (self.indices >= classes)]
+        if wrong.size:
+            raise ValueError(
+                f"Expected a class index from 0 to {classes - 1} (the output has {classes} "
+                f"classes). Received: {wrong[0]}. Choose one of the model's classes."
+            )
+
+
+def _integers(indices: Any) -> np.ndarray:
+    array = np.atleast_1d(np.asarray(indices))
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise ValueError(
+            "Expected class indices: an int, or a list with one int per sample. "
+            f"Received: {indices!r}. Give for example 3, or [3, 5]."
+        )
+    return array.astype(np.int32)
+
+
+class PredictedScore(Score):
+    """The output of the class that the model predicts for each sample: `max_c output[n, c]`."""
+
+    selects_class = True
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The largest output of each sample."""
+        return self.fixed(output)(output)
+
+    def fixed(self, output: tf.Tensor) -> Score:
+        """The class predicted here, whatever the output is later."""
+        spatial = list(range(1, output.shape.rank - 1))
+        units = tf.reduce_mean(output, spatial) if spatial else output
+        score = copy.copy(_ANY_CLASS)
+        score.indices = tf.argmax(units, axis=-1, output_type=tf.int32)  # type: ignore[assignment]
+        return score
+
+
+_ANY_CLASS = CategoricalScore(0)
+
+
+class BinaryScore(Score):
+    """A one-unit output or its opposite: `score_n = output_n` if target_n is True, else minus it.
+
+    Args:
+        targets: What to explain of every sample: True or 1 for the positive class, False or 0
+            for the negative one; one bool for all, or a list with one per sample.
+
+    Example:
+        >>> GradCAM(cat_or_not)(BinaryScore([True, False]), images)
+    """
+
+    def __init__(self, targets: bool | Sequence[bool]) -> None:
+        array = np.atleast_1d(np.asarray(targets))
+        if array.ndim != 1 or array.size == 0 or not np.isin(array, (0, 1)).all():
+            raise ValueError(
+                "Expected targets of True or False: one, or a list with one per sample. "
+                f"Received: {targets!r}. Give for example True, or [True, False]."
+            )
+        self.targets = array.astype(bool)
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """Plus or minus the one unit."""
+        flat = tf.reshape(output, [-1])
+        return tf.where(self.targets, flat, -flat)
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if the output has more than one unit."""
+        if shape.rank is not None and shape[1:].num_elements() not in (1, None):
+            raise ValueError(
+                "Expected an output of shape (batch, 1) for a BinaryScore. "
+                f"Received: shape {tuple(shape)}. Use CategoricalScore for several classes."
+            )
+
+
+class InactiveScore(Score):
+    """Leaves one of several outputs out: `score_n = 0`."""
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """Zero for each sample."""
+        return tf.zeros(tf.shape(output)[:1], output.dtype)
+
+
+class FunctionScore(Score):
+    """A user's function of the output. One function is one trace: make it outside of loops.
+
+    Args:
+        function: `output (batch, ..., units) -> (batch,)`, in TensorFlow or Keras operations.
+    """
+
+    def __init__(self, function: Callable[[tf.Tensor], tf.Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """What the function says."""
+        result = self.function(output)
+        if isinstance(result, list | tuple):
+            result = tf.stack(result)
+        result = tf.cast(result, tf.float32)
+        if result.shape.rank is not None and result.shape.rank > 1:
+            result = tf.reduce_mean(result, list(range(1, result.shape.rank)))
+        if result.shape.rank == 0:
+            raise ValueError(
+                "Expected a score function that returns one number per sample, shape (batch,). "
+                "Received: a single number. Keep the batch axis: `lambda output: output[:, 3]`."
+            )
+        return result
+
+
+def as_scores(score: Any, batch: int, outputs: int = 1) -> Any:
+    """A user's `score` as `Score` objects with one field per sample.
+
+    Args:
+        score: What explainers accept: an int, one int per sample, None (predicted class), a
+            `Score` of kvis2 or tf-keras-vis, a function, or a list or dict of these by output.
+        batch: How many samples the score is for.
+        outputs: How many outputs the model has: a list is by output if there are several.
+
+    Returns:
+        A `Score`, or a list or dict of them.
+
+    Raises:
+        ValueError: If there is not one number per sample.
+        TypeError: If it is none of these.
+    """
+    if isinstance(score, Mapping):
+        return {name: _for_batch(_as_score(each), batch) for name, each in score.items()}
+    if isinstance(score, list | tuple) and (outputs > 1 or not all(map(_is_integer, score))):
+        return [_for_batch(_as_score(each), batch) for each in score]
+    return _for_batch(_as_score(score), batch)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _as_score(score: Any) -> Score:
+    if score is None:
+        return PredictedScore()
+    if isinstance(score, Score):
+        return score
+    if type(score).__module__.startswith("tf_keras_vis"):
+        return _from_tf_keras_vis(score)
+    if isinstance(score, tf.Tensor):
+        score = score.numpy()
+    if isinstance(score, np.ndarray) and score.dtype.kind == "f":
+        raise TypeError(
+            f"Expected a score: a class index, a list of them, a Score, a function or None. "
+            f"Received: a float array of shape {score.shape}. "
+            "The score comes first and the images second: `explainer(score, images)`."
+        )
+    if _is_integer(score) or isinstance(score, list | tuple | np.ndarray | range):
+        return CategoricalScore(score)
+    if callable(score):
+        return FunctionScore(score)
+    raise TypeError(
+        "Expected a score: a class index, a list of them, a Score, a function or None. "
+        f"Received: {score!r}. The score comes first: `explainer(score, images)`."
+    )
+
+
+def _from_tf_keras_vis(score: Any) -> Score:
+    """The kvis2 score that does what one of tf-keras-vis does."""
+    name = type(score).__name__
+    if name == "CategoricalScore":
+        return CategoricalScore(score.indices)
+    if name == "BinaryScore":
+        return BinaryScore(score.target_values)
+    if name == "InactiveScore":
+        return InactiveScore()
+    return FunctionScore(score)
+
+
+def _for_batch(score: Score, batch: int) -> Score:
+    values = {}
+    for name, array in fields(score).items():
+        if len(array) not in (1, batch):
+            raise ValueError(
+                f"Expected a score for every sample: {batch} of them (or one for all). "
+                f"Received: {len(array)} {name}. Give as many as there are samples."
+            )
+        values[name] = np.broadcast_to(array, (batch, *array.shape[1:]))
+    return with_fields(score, values)
+
+
+def by_output(score: Any, outputs: Any, names: Sequence[str] | None) -> list[Score]:
+    """One score for each flat output.
+
+    Args:
+        score: A `Score`, or a list or dict of them, as `as_scores` returns.
+        outputs: The model's outputs, in its own structure.
+        names: The names of the flat outputs, where the model knows them.
+
+    Raises:
+        ValueError: If scores and outputs do not match.
+    """
+    if isinstance(outputs, Mapping):
+        names, outputs = sorted(outputs), [outputs[name] for name in sorted(outputs)]
+    outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    if isinstance(score, Mapping):
+        unknown = set(score) - set(names or ())
+        if unknown:
+            raise ValueError(
+                f"Expected scores for outputs named {list(names or ())}. "
+                f"Received: {sorted(unknown)}. Outputs that are not named are left out."
+            )
+        return [score.get(name, InactiveScore()) for name in names or ()]
+    parts = list(score) if isinstance(score, list) else [score]
+    if len(parts) != len(outputs):
+        raise ValueError(
+            f"Expected one score for each of the model's {len(outputs)} outputs. Received: "
+            f"{len(parts)}. Give a list (or a dict by output name); InactiveScore() leaves one out."
+        )
+    return parts
+
+
+def rows(score: Any, start: int, stop: int) -> Any:
+    """`score` for the samples from `start` to `stop`."""
+    return _map_fields(score, lambda field: field[start:stop])
+
+
+def take(score: Any, indices: tf.Tensor) -> Any:
+    """`score` for the samples at `indices`, inside a traced pass."""
+    return _map_fields(score, lambda field: tf.gather(field, indices))
+
+
+def _map_fields(score: Any, function: Callable[[Any], Any]) -> Any:
+    def mapped(part: Score) -> Score:
+        return with_fields(part, {name: function(each) for name, each in fields(part).items()})
+
+    return keras.tree.map_structure(mapped, score)

@@ -1,0 +1,153 @@
+"""Find layers in any Keras model: nested names and paths, inputs, memory layout."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from kvis2.types import LayerReference
+
+LAST_SPATIAL = "<last spatial feature map>"
+"""The layer reference that stands for the last feature map before the spatial axes collapse."""
+
+
+def children(layer: keras.Operation) -> list[keras.Operation]:
+    """The layers and raw operations directly inside `layer`, inputs excluded."""
+    if isinstance(layer, keras.Model):
+        inside = getattr(layer, "operations", None) or layer.layers
+    else:
+        inside = getattr(layer, "_layers", [])
+    return [child for child in inside if not isinstance(child, keras.layers.InputLayer)]
+
+
+def walk(model: keras.Operation, prefix: str = "") -> Iterator[tuple[str, keras.Operation]]:
+    """Yield `(path, layer)` for every layer and raw operation of `model`, at any depth, once.
+
+    Paths are joined by "/", because layer names may contain dots.
+    """
+    seen: set[int] = set()
+    stack = [(child, prefix) for child in reversed(children(model))]
+    while stack:
+        layer, prefix = stack.pop()
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        path = prefix + layer.name
+        yield path, layer
+        stack.extend((child, path + "/") for child in reversed(children(layer)))
+
+
+def find_layer(model: keras.Model, reference: LayerReference) -> keras.Operation:
+    """The layer of `model` that `reference` means.
+
+    Args:
+        model: Any built Keras model.
+        reference: A layer of the model at any depth, its unique name, its path
+            (`"backbone/block5_conv3"`), or an index into `model.layers`.
+
+    Returns:
+        The live layer.
+
+    Raises:
+        ValueError: If there is no such layer, or several of that name.
+
+    Example:
+        >>> find_layer(model, "backbone/block5_conv3").name
+        'block5_conv3'
+    """
+    if isinstance(reference, int) and not isinstance(reference, bool):
+        return _by_index(model, reference)
+    layers = dict(walk(model))
+    if isinstance(reference, str):
+        return _by_name(layers, reference, model.name)
+    if any(layer is reference for layer in layers.values()):
+        return reference
+    raise ValueError(
+        f"Expected a layer of the model '{model.name}' (an object, name, path or index). "
+        f"Received: {reference!r}, which is not in it. Take it from this very model, not a copy."
+    )
+
+
+def layer_path(model: keras.Model, layer: keras.Operation) -> str:
+    """The path of a live layer inside `model`; its bare name if it is not found there."""
+    return next((path for path, each in walk(model) if each is layer), layer.name)
+
+
+def _by_index(model: keras.Model, index: int) -> keras.Operation:
+    count = len(model.layers)
+    if not -count <= index < count:
+        raise ValueError(
+            f"Expected a layer index between {-count} and {count - 1} in the model "
+            f"'{model.name}'. Received: {index}. `kvis2.describe(model)` lists the layers."
+        )
+    return model.layers[index]
+
+
+def _by_name(layers: dict[str, keras.Operation], name: str, model_name: str) -> keras.Operation:
+    if name in layers:
+        return layers[name]
+    matches = [path for path, layer in layers.items() if layer.name == name]
+    if len(matches) == 1:
+        return layers[matches[0]]
+    if matches:
+        raise ValueError(
+            f"Expected a layer name that is unique in the model '{model_name}'. "
+            f"Received: '{name}', which is the name of {len(matches)} layers. "
+            f"Give one of the paths {', '.join(repr(path) for path in matches)}."
+        )
+    candidates = {path: path for path in layers} | {v.name: path for path, v in layers.items()}
+    close = [candidates[match] for match in difflib.get_close_matches(name, candidates, 5, 0.5)]
+    advice = f"Close names: {', '.join(map(repr, dict.fromkeys(close)))}." if close else ""
+    advice = advice or f"Its layers are: {', '.join(map(repr, list(layers)[-8:]))}."
+    raise ValueError(
+        f"Expected the name or path of a layer in the model '{model_name}'. "
+        f"Received: '{name}'. {advice}"
+    )
+
+
+def data_format(model: keras.Model, layer: keras.Operation | None = None) -> str:
+    """Where `layer` (or the whole model) keeps its channels: "channels_last" or "channels_first".
+
+    A layer that says so itself is believed; otherwise the convolutions and poolings of the model
+    are asked, and without any the Keras configuration.
+    """
+    own = getattr(layer, "data_format", None)
+    if own is not None:
+        return own
+    for _, each in walk(model):
+        found = getattr(each, "data_format", None)
+        if found is not None and not isinstance(each, keras.layers.Flatten):
+            return found
+    return keras.config.image_data_format()
+
+
+def check_built(model: keras.Model) -> None:
+    """Raise a sentence if `model` has no weights yet."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected a keras.Model. Received: {type(model).__name__}. "
+            "Explainers take the model first: `GradCAM(model)(score, images)`."
+        )
+    if not model.built:
+        raise ValueError(
+            f"Expected a built model. Received: '{model.name}', which has no weights yet. "
+            "Call it on one batch, or `model.build(input_shape)`, before you explain it."
+        )
+
+
+def input_structure(model: keras.Model) -> Any:
+    """The model's symbolic inputs in the structure it was built with; None if it declares none."""
+    if isinstance(model, keras.Sequential):
+        inputs = getattr(model, "inputs", None)
+        return inputs[0] if inputs else None
+    return getattr(model, "_inputs_struct", None)
+
+
+def output_count(model: keras.Model) -> int:
+    """How many outputs the model declares; 1 for a subclassed model, which declares none."""
+    if isinstance(model, keras.Sequential) or not hasattr(model, "_outputs_struct"):
+        return 1
+    return len(model.outputs)
