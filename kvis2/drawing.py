@@ -94,8 +94,11 @@ def fitting(text: str, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     # The text grows with every character, so the longest start that fits is found by bisection.
-    starts = range(1, len(text))
-    cut = bisect_right(starts, width, key=lambda end: font.getlength(text[:end].rstrip() + "…"))
+    cut = bisect_right(
+        range(1, len(text)),
+        float(width),
+        key=lambda end: float(font.getlength(text[:end].rstrip() + "…")),
+    )
     return text[:cut].rstrip() + "…"
 
 

@@ -158,8 +158,8 @@ def save_gif(
 ) -> Path:
     """Write pictures as an animated GIF that repeats for ever.
 
-    A GIF has 256 colours a frame; to choose them takes about 0.3 s for a panel. Frames that are equal one after the other are stored as one
-    that stays as long as both.
+    A GIF has 256 colours a frame; to choose them well takes about 0.3 s for a panel. Frames that
+    are equal one after the other are stored as one that stays as long as both.
 
     Args:
         path: ends in ".gif"; its folder is made where missing.

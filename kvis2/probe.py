@@ -171,7 +171,14 @@ class Probe:
         layers = [self.layer] if self.layer is not None else []
         if self._searches_layer:
             layers = [layer for _, layer in targets.walk(self.model)]
-        return found + [tap(layer, calls, tape) for layer in layers]
+        # A call clears the losses that the last one left in each layer; keep them for the user.
+        kept = [
+            Override(layer, name, empty)
+            for layer in (self.model, *(each for _, each in targets.walk(self.model)))
+            for name, empty in (("_losses", lambda _: []), ("_loss_ids", lambda _: set()))
+            if name in vars(layer)
+        ]
+        return found + kept + [tap(layer, calls, tape) for layer in layers]
 
     def _gradient_map(self) -> Any:
         replaced = {k: v for each in self.modifiers for k, v in each.gradients().items()}
@@ -243,7 +250,8 @@ class Probe:
             raise ValueError(
                 "Expected a layer that the score depends on. Received: "
                 f"'{path}', whose output the score does not depend on (or only through steps "
-                "without a gradient). Choose a layer between the input and the explained output."
+                "without a gradient). Choose a layer between the input and the explained output, which "
+                "is before the final softmax."
             )
         return Trace(
             inputs,
