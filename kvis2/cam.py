@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from kvis2 import scores, targets
@@ -29,6 +30,7 @@ class CAM(Explainer):
     """
 
     watches_layer = True
+    folds_batch_norm = True
 
     def __init__(self, model: Any, layer: LayerReference | None = None, **options: Any) -> None:
         super().__init__(model, layer, **options)
@@ -54,35 +56,38 @@ class CAM(Explainer):
         return placed(self.combine(trace), trace.activations, probe, inputs, self.resize)
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
-        rows = [tf.constant(each) for each in batch.rows(sample, sample + 1)]
-        trace = _peaks(self, score, rows, batch.packing)
-        if trace[0] == 0:
-            return f"the activations of '{trace[2]}' are all zero (its ReLUs are off)"
-        if trace[1] == 0:
-            return f"the gradient at '{trace[2]}' is zero; {super()._blank_cause(score, batch, 0)}"
-        return f"all evidence at '{trace[2]}' is against this score, and the final ReLU removes it"
-
-
-def _peaks(cam: CAM, score: Any, inputs: Tensors, packing: Any) -> tuple[float, float, str]:
-    """Largest magnitude of activations and of gradients at the layer that `cam` used."""
-
-    @tf.function(autograph=False)
-    def run() -> tuple[tf.Tensor, tf.Tensor]:
-        probe = Probe(
-            cam.model,
-            cam.layer,
-            cam.modifiers,
-            call_index=cam.call_index,
-            reshape=cam.reshape,
+        evidence = _Evidence(
+            self.model,
+            self.layer,
+            model_modifier=self.modifiers,
+            fold_batch_norm=False,
+            call_index=self.call_index,
+            reshape=self.reshape,
+            pre_activation=self.pre_activation,
         )
-        probe.packing = packing
-        trace = probe(score, inputs)
-        peaks = (tf.reduce_max(tf.abs(x)) for x in (trace.activations, trace.gradients))
-        return tuple(peaks)  # type: ignore[return-value]
+        evidence._maps(score, batch.only(sample))
+        assert self.layer is not None
+        path = targets.layer_path(self.model, self.layer)
+        if evidence.activation_peak[0] == 0:
+            return f"the activations of '{path}' are all zero (its ReLUs are off)"
+        if evidence.gradient_peak[0] == 0:
+            return f"the gradient at '{path}' is zero; {super()._blank_cause(score, batch, 0)}"
+        return f"all evidence at '{path}' is against this score, and the final ReLU removes it"
 
-    activations, gradients = run()
-    assert cam.layer is not None
-    return float(activations), float(gradients), targets.layer_path(cam.model, cam.layer)
+
+class _Evidence(CAM):
+    """The largest magnitudes at a layer, to say why a map is blank."""
+
+    reports = ("activation_peak", "gradient_peak")
+    activation_peak: np.ndarray
+    gradient_peak: np.ndarray
+
+    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """No map; the two peaks, `(batch,)` each."""
+        trace = probe(score, inputs)
+        axes = list(range(1, trace.activations.shape.rank))
+        peaks = [tf.reduce_max(tf.abs(x), axes) for x in (trace.activations, trace.gradients)]
+        return [*(None for _ in inputs), *peaks]
 
 
 def _spatial_axes(trace: Trace) -> list[int]:

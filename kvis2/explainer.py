@@ -13,8 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import scores, targets
+from kvis2 import progress, scores, targets
 from kvis2.fields import batch_signature, signature
+from kvis2.folding import FoldBatchNorm
 from kvis2.images import normalize as normalized
 from kvis2.inputs import Batch, open_axes
 from kvis2.modifiers import LinearOutput, as_modifiers
@@ -23,6 +24,7 @@ from kvis2.resampling import resize
 from kvis2.types import LayerReference, Tensors
 
 LINEAR = LinearOutput()
+_NOT_TRACED = ("model", "_followed", "_used_layer", "_traces", "normalize", "batch_size")
 _NORMALIZATIONS = ("image", "batch", "minmax", False, None)
 
 
@@ -37,17 +39,30 @@ class Explainer:
             function `model -> model or None`. It replaces the method's default.
         clone: Whether plain functions are applied to a clone, whose weights follow the
             model's, or to the model itself.
-        call_index: Which call of a layer that the model calls more than once; by default
-            the last.
+        call_index: Which call of a layer that the model calls more than once (siamese nets): 0
+            is the first, -1 the last, which is the default. A layer inside a TimeDistributed is
+            called once: its maps are `(batch, time, *spatial)`.
         reshape: Makes a grid of the layer's activations: `(batch, tokens, channels) ->
-            (batch, height, width, channels)`.
+            (batch, height, width, channels)`, for instance `kvis2.token_grid()`. Needs `layer`.
         resize: Whether a layer's map is brought to the size of the input.
         normalize: "image" divides every map by its largest magnitude, "batch" all maps by
             that of the batch, "minmax" stretches every map to 0..1, False leaves them raw.
         batch_size: How many rows one forward pass holds at most; None chooses by their size.
+        fold_batch_norm: Whether batch normalisation is folded into the layer before it during the
+            pass, which is faster and moves maps by less than 1e-4. On by default for methods
+            that watch a layer; input gradients can jump at single pixels, so they opt in.
         jit_compile: Compile the pass with XLA (slower on a CPU; try it on a GPU).
+        pre_activation: Look at the layer before the activation that is fused into it, such as
+            a convolution before its ReLU.
+        verbose: 1 shows a progress bar, 0 is silent.
     """
 
+    traced_by_value = True
+    """Explainers that hold equal attributes share a pass, also inside another explainer."""
+    reports: tuple[str, ...] = ()
+    """Attributes that a call sets: `explain` returns them after the maps, `(batch,)` each."""
+    folds_batch_norm = False
+    """Whether `fold_batch_norm=None` means True: where maps stay within 1e-4 of the exact ones."""
     rows: int
     """How many rows one forward pass may hold: `batch_size`, once the input is known."""
     seed: int | np.ndarray | None
@@ -67,7 +82,10 @@ class Explainer:
         resize: bool = True,
         normalize: str | bool | None = "image",
         batch_size: int | None = None,
+        fold_batch_norm: bool | None = None,
         jit_compile: bool = False,
+        pre_activation: bool = False,
+        verbose: int = 0,
     ) -> None:
         targets.check_built(model)
         if normalize is True or normalize not in _NORMALIZATIONS:
@@ -80,6 +98,11 @@ class Explainer:
                 f"Expected `batch_size` to be a positive int or None. Received: {batch_size!r}. "
                 "It bounds the rows of every forward pass."
             )
+        if pre_activation and layer is None:
+            raise ValueError(
+                "Expected a `layer` to look at before its activation. Received: "
+                "`pre_activation=True` without one. Name the layer, such as a convolution."
+            )
         self.modifiers, functions = as_modifiers(model_modifier)
         self.model, self._followed = _modified(model, functions, clone)
         if layer is None and self.watches_layer:
@@ -91,12 +114,21 @@ class Explainer:
             same = self.model is model
             self._reference = found if same else targets.layer_path(model, found)
             targets.find_layer(self.model, self._reference)
+        if self.folds_batch_norm if fold_batch_norm is None else fold_batch_norm:
+            self.modifiers.append(FoldBatchNorm())
+        if reshape is not None and layer is None:
+            raise ValueError(
+                "Expected `layer=` together with `reshape=`. Received: no layer. Name the layer "
+                "whose tokens make the grid, such as the first normalization of the last block."
+            )
         self.call_index = call_index
         self.reshape = reshape
         self.resize = resize
         self.normalize = normalize
         self.batch_size = batch_size
         self.jit_compile = jit_compile
+        self.pre_activation = pre_activation
+        self.verbose = verbose
         self._used_layer: keras.Operation | None = None
         self._traces = 0
 
@@ -110,8 +142,19 @@ class Explainer:
 
         Returns:
             For each flat input a map `(batch, *spatial)`, or None where the method has none.
+            The numbers per sample that `reports` names may follow.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to explain.")
+
+    def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:
+        """What SmoothGrad averages: the raw maps, or what they are `reduced` from."""
+        return self.explain(probe, score, inputs)[: len(inputs)]
+
+    def reduced(
+        self, attributions: Sequence[tf.Tensor | None], probe: Probe, inputs: Tensors
+    ) -> list[tf.Tensor | None]:
+        """The maps that `explain` makes of `attributions`."""
+        return list(attributions)
 
     @property
     def layer(self) -> keras.Operation | None:
@@ -152,14 +195,19 @@ class Explainer:
 
     def _maps(self, score: Any, batch: Batch) -> list[np.ndarray | None]:
         rows = self.batch_size or automatic_rows(batch.arrays)
+        starts = range(0, batch.size, rows)
         chunks = []
-        for start in range(0, batch.size, rows):
-            stop = min(start + rows, batch.size)
-            chunks.append(self._run(scores.rows(score, start, stop), batch, start, stop, rows))
-        if len(chunks) == 1:
-            return chunks[0]
+        with progress.running(len(starts), self.verbose) as bar:
+            for start in starts:
+                stop = min(start + rows, batch.size)
+                chunks.append(self._run(scores.rows(score, start, stop), batch, start, stop, rows))
+                if bar is not None:
+                    bar.chunk_done()
         joined = zip(*chunks, strict=True)
-        return [None if each[0] is None else np.concatenate(each) for each in joined]
+        values = [None if each[0] is None else np.concatenate(each) for each in joined]
+        count = len(values) - len(self.reports)
+        vars(self).update(zip(self.reports, values[count:], strict=True))
+        return values[:count]
 
     def _run(
         self, score: Any, batch: Batch, start: int, stop: int, rows: int
@@ -201,7 +249,7 @@ class Explainer:
     def _detached(self, rows: int) -> Explainer:
         """This method without the model, for a compiled pass that must not keep it alive."""
         method = copy.copy(self)
-        for name in ("model", "_followed", "_used_layer", "_traces", "normalize", "batch_size"):
+        for name in _NOT_TRACED + self.reports:
             vars(method).pop(name, None)
         method.rows = rows
         if "seed" in vars(method):
@@ -266,6 +314,7 @@ def _make_probe(
         method.modifiers,
         call_index=method.call_index,
         reshape=method.reshape,
+        pre_activation=method.pre_activation,
     )
     probe.packing = packing
     return probe
@@ -302,13 +351,7 @@ def placed(
 
 def spatial_size(inputs: tf.Tensor, probe: Probe) -> list[int | tf.Tensor]:
     """The lengths of the spatial axes of an input: static where known."""
-    rank = inputs.shape.rank
-    if inputs.dtype.is_integer:
-        axes = range(1, rank)
-    elif targets.data_format(probe.model) == "channels_first":
-        axes = range(2, rank)
-    else:
-        axes = range(1, rank - 1)
+    axes = targets.spatial_axes(probe.model, inputs.shape, inputs.dtype)
     dynamic = tf.shape(inputs)
     return [dynamic[i] if inputs.shape[i] is None else inputs.shape[i] for i in axes]
 

@@ -1,14 +1,15 @@
 """The one rule of what is a tensor and what is part of the trace.
 
 The NumPy attributes of a score or an explainer are its *fields*: they are fed to a compiled pass
-as tensors, so their values may change from call to call. Every other attribute is part of the
-trace, and two objects that agree in these share a compiled pass.
+as tensors, so their values may change from call to call. So are arrays inside its lists, and the
+fields of an explainer inside an explainer; their names are paths ("explainer.baselines.0"). Every
+other attribute is part of the trace, and two objects that agree in these share a compiled pass.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,26 +19,23 @@ T = TypeVar("T")
 
 
 def fields(owner: Any) -> dict[str, Any]:
-    """The fields of `owner` by attribute name, in a fixed order: arrays, or tensors once bound."""
-    return {
-        name: value
-        for name, value in sorted(vars(owner).items())
-        if isinstance(value, np.ndarray | tf.Tensor)
-    }
+    """The fields of `owner` by path, in a fixed order: arrays, or tensors once bound."""
+    return dict(leaf for name in sorted(vars(owner)) for leaf in _leaves(name, vars(owner)[name]))
 
 
 def with_fields(owner: T, values: Mapping[str, Any]) -> T:
     """A shallow copy of `owner` with other values in its fields."""
     bound = copy.copy(owner)
-    vars(bound).update(values)
+    for path, value in values.items():
+        name, _, rest = path.partition(".")
+        vars(bound)[name] = _replaced(vars(bound)[name], rest, value)
     return bound
 
 
 def signature(owner: Any) -> Hashable:
     """What two objects must have in common to share a trace: all but the values of the fields."""
-    known = fields(owner)
-    rest = ((k, _hashable(v)) for k, v in sorted(vars(owner).items()) if k not in known)
-    shapes = ((name, each.dtype.name, each.shape) for name, each in known.items())
+    rest = ((name, _hashable(value)) for name, value in sorted(vars(owner).items()))
+    shapes = ((name, each.dtype.name, each.shape) for name, each in fields(owner).items())
     return (type(owner), tuple(rest), tuple(shapes))
 
 
@@ -46,12 +44,45 @@ def batch_signature(owner: Any) -> Hashable:
     return signature(with_fields(owner, {k: v[:1] for k, v in fields(owner).items()}))
 
 
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if _is_field(value):
+        yield path, value
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _leaves(f"{path}.{index}", each)
+    elif _has_fields(value):
+        for name, each in fields(value).items():
+            yield f"{path}.{name}", each
+
+
+def _replaced(container: Any, path: str, value: Any) -> Any:
+    """`container` with `value` at `path` inside it."""
+    if not path:
+        return value
+    if not isinstance(container, list | tuple):
+        return with_fields(container, {path: value})
+    index, _, rest = path.partition(".")
+    items = list(container)
+    items[int(index)] = _replaced(items[int(index)], rest, value)
+    return items if isinstance(container, list) else tuple(items)
+
+
+def _is_field(value: Any) -> bool:
+    return isinstance(value, np.ndarray | tf.Tensor)
+
+
+def _has_fields(value: Any) -> bool:
+    return hasattr(value, "__dict__") and getattr(type(value), "traced_by_value", False)
+
+
 def _hashable(value: Any) -> Hashable:
+    if _is_field(value):
+        return "field"
     if isinstance(value, list | tuple):
         return (type(value), *map(_hashable, value))
     if isinstance(value, dict):
         return (dict, *((k, _hashable(v)) for k, v in sorted(value.items())))
-    if hasattr(value, "__dict__") and getattr(type(value), "traced_by_value", False):
+    if _has_fields(value):
         return signature(value)
     try:
         hash(value)

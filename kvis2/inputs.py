@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,12 @@ class Batch:
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
         """The inputs of the samples from `start` to `stop`."""
         return [each[start:stop] for each in self.arrays]
+
+    def only(self, sample: int) -> Batch:
+        """This batch with one of its samples alone."""
+        alone = copy.copy(self)
+        alone.arrays, alone.size = self.rows(sample, sample + 1), 1
+        return alone
 
     def restored(self, values: Sequence[Any]) -> Any:
         """One value per flat input, in the structure of the user's input."""

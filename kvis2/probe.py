@@ -54,14 +54,19 @@ class Call(NamedTuple):
     """One call of one layer inside a pass."""
 
     layer: keras.Operation
-    output: Any
+    output: Any  # a tensor; `Steps` of them for a layer inside a TimeDistributed
+
+
+class Steps(tuple):
+    """What a layer inside a TimeDistributed yields: one output for every time step."""
 
 
 class Forward(NamedTuple):
     """A forward pass as it was traced."""
 
-    outputs: Tensors  # explained outputs, after the modifiers
-    scored: Tensors  # the same as the scores want to see them, float32
+    results: Tensors  # what the model returned
+    outputs: Tensors  # explained outputs, after the modifiers, float32
+    scored: Tensors  # the same as the scores want to see them
     parts: list[scores.Score]  # one for each output
     calls: list[Call]
 
@@ -77,9 +82,12 @@ class Probe:
         layer: The layer to watch; None watches the inputs, `targets.LAST_SPATIAL` the last
             feature map that the score depends on.
         modifiers: What to change about the model during the pass.
-        call_index: Which call of a layer that is called more than once; the last by default.
+        call_index: Which call of a layer that the model calls more than once; the last by
+            default. The calls that a TimeDistributed makes, one per time step, are one call,
+            whose output is `(batch, time, ...)`.
         reshape: Applied to the activations of the watched layer before they are used, for
             instance tokens to a grid; gradients get the same shape.
+        pre_activation: Watch what enters the activation that is fused into the layer.
     """
 
     def __init__(
@@ -90,16 +98,19 @@ class Probe:
         *,
         call_index: int = -1,
         reshape: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        pre_activation: bool = False,
     ) -> None:
         self.model = model
         self.modifiers = tuple(modifiers)
         self.call_index = call_index
         self.reshape = reshape
+        self.pre_activation = pre_activation
         searches = layer is None or layer == targets.LAST_SPATIAL
         self.layer = None if searches else targets.find_layer(model, layer)
         self._searches_layer = layer == targets.LAST_SPATIAL
         self.output_shapes: list[tf.TensorShape] = []
         self._scale = _FLOAT16_SCALE if _has_float16(model) else 1.0
+        _check_layout(model)
 
     def __call__(self, score: Any, inputs: Tensors) -> Trace:
         """One forward pass, and one backward pass as far as the watched layer.
@@ -112,9 +123,9 @@ class Probe:
             return self._eager_trace(score, inputs)
         forward = self._forward(score, inputs)
         total = self._total(forward)
-        activations, watched = self._watched(forward, inputs, total)
-        gradients = tf.gradients(total * self._scale, activations)
-        return self._trace(inputs, forward, total, activations, gradients, watched)
+        watched = self._watched(forward, inputs, total)
+        gradients = tf.gradients(total * self._scale, keras.tree.flatten(watched))
+        return self._trace(inputs, forward, total, watched, gradients)
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
         """The scores alone, `(batch,)`: one forward pass."""
@@ -136,10 +147,35 @@ class Probe:
         """Activations of the watched layer and the scores: one forward pass."""
         forward = self._forward(score, inputs)
         total = self._total(forward)
-        watched = self._watched(forward, inputs, total)[1]
-        return self._channels_last(watched), total
+        return self._channels_last(self._watched(forward, inputs, total)), total
 
-    def _forward(self, score: Any, inputs: Tensors, tape: tf.GradientTape | None = None) -> Forward:
+    def features(self, inputs: Tensors) -> tf.Tensor:
+        """Output of the watched layer, of any rank, float32, channels last: one forward pass."""
+        output = tf.cast(self._chosen_call(self._called(inputs)[1]).output, tf.float32)
+        return self._grid(output) if output.shape.rank > 2 else output
+
+    def gradients(
+        self, function: Callable[[Tensors], tuple[tf.Tensor, Any]], sources: Tensors
+    ) -> tuple[Any, list[Any]]:
+        """What `function` computes besides its total, and the gradient of the total.
+
+        Args:
+            function: `sources -> (total, anything)`, the total a number, by calls of this probe.
+            sources: What to differentiate by, float32.
+        """
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            if tf.executing_eagerly():
+                tape.watch(sources)
+            total, values = function(sources)
+            scaled = total * self._scale
+        if tf.executing_eagerly():
+            gradients = tape.gradient(scaled, sources)
+        else:  # `tf.gradients` sees the ReLU gradients of the modifiers, a tape does not.
+            gradients = tf.gradients(scaled, sources)
+        return values, [None if g is None else self._unscaled(g) for g in gradients]
+
+    def _called(self, inputs: Tensors, tape: tf.GradientTape | None = None) -> tuple[Any, Any]:
+        """The model's result, and the calls of the watched layers."""
         calls: list[Call] = []
         start = _operation_count()
         with ExitStack() as stack:
@@ -150,9 +186,13 @@ class Probe:
             result = self.model(self._packed(inputs), training=False)
         for modifier in self.modifiers:
             modifier.check(_operations_since(start))
+        return result, calls
+
+    def _forward(self, score: Any, inputs: Tensors, tape: tf.GradientTape | None = None) -> Forward:
+        result, calls = self._called(inputs, tape)
         parts = scores.by_output(score, result, _output_names(self.model))
-        outputs, scored = [], []
-        for part, output in zip(parts, _flat(result), strict=True):
+        results, outputs, scored = _flat(result), [], []
+        for part, output in zip(parts, results, strict=True):
             activation = final_activation(output)[0]
             explained = output
             for modifier in self.modifiers:
@@ -160,7 +200,7 @@ class Probe:
             outputs.append(tf.cast(explained, tf.float32))
             scored.append(_as_classes(outputs[-1], activation, explained is not output, part))
         self.output_shapes = [output.shape for output in scored]
-        return Forward(outputs, scored, parts, calls)
+        return Forward(results, outputs, scored, parts, calls)
 
     def _total(self, forward: Forward) -> tf.Tensor:
         pairs = zip(forward.parts, forward.scored, strict=True)
@@ -168,9 +208,10 @@ class Probe:
 
     def _overrides(self, calls: list[Call], tape: tf.GradientTape | None) -> list[Override]:
         found = [each for modifier in self.modifiers for each in modifier.overrides(self.model)]
-        layers = [self.layer] if self.layer is not None else []
         if self._searches_layer:
-            layers = [layer for _, layer in targets.walk(self.model)]
+            taps = [tap(layer, calls, tape) for _, layer in targets.walk(self.model)]
+        else:
+            taps = [] if self.layer is None else [tap(self.layer, calls, tape, separate=True)]
         # A call clears the losses that the last one left in each layer; keep them for the user.
         kept = [
             Override(layer, name, empty)
@@ -178,7 +219,7 @@ class Probe:
             for name, empty in (("_losses", lambda _: []), ("_loss_ids", lambda _: set()))
             if name in vars(layer)
         ]
-        return found + kept + [tap(layer, calls, tape) for layer in layers]
+        return found + kept + taps
 
     def _gradient_map(self) -> Any:
         replaced = {k: v for each in self.modifiers for k, v in each.gradients().items()}
@@ -201,18 +242,18 @@ class Probe:
     packing: Any = 0
     """The structure in which a model that declares none gets its inputs."""
 
-    def _watched(self, forward: Forward, inputs: Tensors, total: tf.Tensor) -> tuple[Any, Any]:
-        """What to differentiate by: (the tensors, the tensor to report)."""
+    def _watched(self, forward: Forward, inputs: Tensors, total: tf.Tensor) -> Any:
+        """What to differentiate by: a tensor or `Steps` of the layer, or the list of inputs."""
+        if self.layer is None and not self._searches_layer:
+            return inputs
+        calls = forward.calls
         if self._searches_layer:
-            call = _last_spatial(forward, inputs, total, self.model)
-            self.layer = call.layer
-        elif self.layer is None:
-            return inputs, inputs
-        else:
-            call = self._chosen_call(forward.calls)
-        return [call.output], call.output
+            calls = _spatial(forward, inputs, total, self.model)
+            self.layer = calls[-1].layer
+            calls = [call for call in calls if call.layer is self.layer]
+        return self._chosen_call(calls, total).output
 
-    def _chosen_call(self, calls: list[Call]) -> Call:
+    def _chosen_call(self, calls: list[Call], total: tf.Tensor) -> Call:
         assert self.layer is not None
         path = targets.layer_path(self.model, self.layer)
         if not calls:
@@ -226,10 +267,18 @@ class Probe:
                 f"'{path}'. Received: {self.call_index}. The first call is 0, the last -1."
             )
         call = calls[self.call_index]
-        if not tf.is_tensor(call.output):
+        tensors = keras.tree.flatten(call.output)
+        if not (tf.is_tensor(call.output) or isinstance(call.output, Steps)):
             raise ValueError(
                 f"Expected a layer with one output tensor. Received: '{path}', which returns "
                 f"a {type(call.output).__name__}. Choose a layer inside or after it."
+            )
+        if not all(_is_beside(each, total) for each in tensors):
+            raise ValueError(
+                "Expected a layer that is called in the open. Received: "
+                f"'{path}', which is called inside a loop (a TimeDistributed over an open number "
+                "of time steps, the cell of an RNN) or a tf.function of its own. Choose the layer "
+                "around it, or fix the number of time steps in the model's input."
             )
         return call
 
@@ -238,27 +287,28 @@ class Probe:
         inputs: Tensors,
         forward: Forward,
         total: tf.Tensor,
-        sources: Tensors,
-        gradients: list[Any],
         watched: Any,
+        gradients: list[Any],
     ) -> Trace:
         if self.layer is None:
             exact = [self._unscaled(g) if g is not None else None for g in gradients]
-            return Trace(inputs, forward.outputs, total, sources, exact)
-        if gradients[0] is None:
+            return Trace(inputs, forward.outputs, total, watched, exact)
+        if all(each is None for each in gradients):
             path = targets.layer_path(self.model, self.layer)
             raise ValueError(
                 "Expected a layer that the score depends on. Received: "
                 f"'{path}', whose output the score does not depend on (or only through steps "
-                "without a gradient). Choose a layer between the input and the explained output, which "
-                "is before the final softmax."
+                "without a gradient). Choose a layer between the input and the explained output."
             )
+        sources = keras.tree.flatten(watched)
+        pairs = zip(gradients, sources, strict=True)
+        found = [tf.zeros_like(x) if g is None else self._unscaled(g) for g, x in pairs]
         return Trace(
             inputs,
             forward.outputs,
             total,
             self._channels_last(watched),
-            self._channels_last(self._unscaled(gradients[0])),
+            self._channels_last(keras.tree.pack_sequence_as(watched, found)),
         )
 
     def _eager_trace(self, score: Any, inputs: Tensors) -> Trace:
@@ -268,13 +318,16 @@ class Probe:
             forward = self._forward(score, inputs, tape)
             total = self._total(forward)
             scaled = total * self._scale
-        sources, watched = self._watched(forward, inputs, total)
-        return self._trace(inputs, forward, total, sources, tape.gradient(scaled, sources), watched)
+        watched = self._watched(forward, inputs, total)
+        gradients = tape.gradient(scaled, keras.tree.flatten(watched))
+        return self._trace(inputs, forward, total, watched, gradients)
 
     def _unscaled(self, gradient: Any) -> tf.Tensor:
         return tf.cast(tf.convert_to_tensor(gradient), tf.float32) / self._scale
 
-    def _channels_last(self, activations: tf.Tensor) -> tf.Tensor:
+    def _channels_last(self, activations: Any) -> tf.Tensor:
+        if isinstance(activations, Steps):
+            return tf.stack([self._channels_last(each) for each in activations], axis=1)
         activations = tf.cast(activations, tf.float32)
         if self.reshape is not None:
             return self.reshape(activations)
@@ -308,41 +361,116 @@ def tap(layer: keras.Operation, calls: list[Call], tape: tf.GradientTape | None 
     return Override(layer, "call", watch)
 
 
-def _last_spatial(forward: Forward, inputs: Tensors, total: tf.Tensor, model: keras.Model) -> Call:
-    """The last call whose output still has the spatial rank of an input and moves the score."""
-    ranks = {_spatial_rank(each) + 2 for each in inputs} - {2}
+def joined(layer: keras.layers.TimeDistributed, calls: list[Call]) -> Override:
+    """An override that makes one call of the calls that `layer` makes, one per time step."""
+
+    def watch(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            start = len(calls)
+            output = call(inputs, *args, **kwargs)
+            steps = inputs.shape[1]
+            if steps is not None:  # Else Keras loops in a graph of its own.
+                inside = calls[start:]
+                each = len(inside) // steps
+                calls[start:] = [
+                    Call(inside[i].layer, Steps(other.output for other in inside[i::each]))
+                    for i in range(each)
+                ]
+            return output
+
+        return watched
+
+    return Override(layer, "call", watch)
+
+
+def inlined(layer: keras.Operation) -> Override:
+    """An override that runs a `call` decorated with `tf.function` in the graph of the pass."""
+    return Override(
+        layer, "call", lambda call: tf.autograph.to_graph(call.python_function, recursive=False)
+    )
+
+
+def _is_function(call: Any) -> bool:
+    return hasattr(call, "python_function") and hasattr(call, "get_concrete_function")
+
+
+def _spatial(
+    forward: Forward, inputs: Tensors, total: tf.Tensor, model: keras.Model
+) -> list[Call]:
+    """The calls whose output still has the spatial rank of an input and moves the score."""
+    ranks = {len(targets.spatial_axes(model, each.shape, each.dtype)) for each in inputs} - {0}
     reached = None if tf.executing_eagerly() else ancestors(total)
-    final = {id(output) for output in forward.outputs} | {id(output) for output in forward.scored}
-    chosen: Call | None = None
+    final = _sources([*forward.results, *forward.outputs, *forward.scored])
+    found: list[Call] = []
     for call in forward.calls:
-        output = call.output
-        if not tf.is_tensor(output) or output.shape.rank not in ranks or id(output) in final:
+        tensors = keras.tree.flatten(call.output)
+        if not all(tf.is_tensor(each) and _is_beside(each, total) for each in tensors):
             continue
-        axes = output.shape[2:] if _is_channels_first(model, call.layer) else output.shape[1:-1]
-        if not all(size is None or size > 1 for size in axes):
+        if not (tf.is_tensor(call.output) or isinstance(call.output, Steps)):
             continue
-        if reached is not None and output.op not in reached:
+        sizes = _sizes(call, model)
+        if len(sizes) not in ranks or not all(size is None or size > 1 for size in sizes):
+            continue
+        if any(_source(each) in final for each in tensors):
+            continue
+        if reached is not None and not all(each.op in reached for each in tensors):
             continue
         # A container, or a dropout at inference, passes the tensor of another layer on.
-        if chosen is None or output is not chosen.output:
-            chosen = call
-    if chosen is None:
+        if not found or call.output is not found[-1].output:
+            found.append(call)
+    if not found:
         raise ValueError(
             f"Expected a model with a spatial feature map, such as a convolution before pooling. "
             f"Received: '{model.name}', in which none was found on the way to the score. Name "
             "one with `layer=` (and `reshape=` for tokens)."
         )
-    return chosen
+    return found
 
 
-def _spatial_rank(inputs: tf.Tensor) -> int:
-    if inputs.dtype.is_integer:
-        return inputs.shape.rank - 1
-    return max(inputs.shape.rank - 2, 0)
+def _sizes(call: Call, model: keras.Model) -> list[int | None]:
+    """The lengths of the spatial axes of what a layer returned in one call."""
+    output, times = call.output, []
+    while isinstance(output, Steps):
+        times.append(len(output))
+        output = output[0]
+    if output.shape.rank is None or output.shape.rank < 2:
+        return []
+    first = targets.data_format(model, call.layer) == "channels_first"
+    return [*times, *(output.shape[2:] if first else output.shape[1:-1])]
 
 
-def _is_channels_first(model: keras.Model, layer: keras.Operation) -> bool:
-    return targets.data_format(model, layer) == "channels_first"
+def _is_beside(tensor: tf.Tensor, total: tf.Tensor) -> bool:
+    """Whether both tensors are eager, or in the same graph."""
+    if not (tf.is_symbolic_tensor(tensor) and tf.is_symbolic_tensor(total)):
+        return True
+    return tensor.graph is total.graph
+
+
+def _source(tensor: tf.Tensor) -> Any:
+    """What stands for a tensor and its copies in another precision."""
+    if not tf.is_symbolic_tensor(tensor):
+        return id(tensor)
+    operation = tensor.op
+    while operation.type in ("Identity", "Cast"):
+        operation = operation.inputs[0].op
+    return operation
+
+
+def _sources(tensors: Tensors) -> set[Any]:
+    return {_source(each) for each in tensors}
+
+
+def _check_layout(model: keras.Model) -> None:
+    """Raise for the one layout whose axes cannot be told apart."""
+    if targets.data_format(model) != "channels_first":
+        return
+    for path, layer in targets.walk(model):
+        if isinstance(layer, keras.layers.TimeDistributed):
+            raise ValueError(
+                "Expected a model with channels last around a TimeDistributed layer. Received: "
+                f"'{path}' in a channels_first model. Build the model with channels last."
+            )
 
 
 def ancestors(tensor: tf.Tensor) -> set[tf.Operation]:

@@ -28,12 +28,7 @@ def resize(maps: tf.Tensor, size: Sequence[int | tf.Tensor]) -> tf.Tensor:
     for axis, length in enumerate(size, start=1):
         if _static(maps.shape[axis]) == _static(length) is not None:
             continue
-        matrix = _interpolation(tf.shape(maps)[axis], length)
-        last = maps.shape.rank - 1
-        order = [each for each in range(last + 1) if each != axis] + [axis]
-        product = tf.matmul(tf.transpose(maps, order), matrix, transpose_b=True)
-        back = [order.index(each) for each in range(last + 1)]
-        maps = tf.transpose(product, back)
+        maps = along(maps, axis, _interpolation(tf.shape(maps)[axis], length))
     return maps
 
 
@@ -47,3 +42,38 @@ def _interpolation(old: tf.Tensor, new: int | tf.Tensor) -> tf.Tensor:
     centres = (tf.range(new_length) + 0.5) * old_length / new_length - 0.5
     positions = tf.clip_by_value(centres, 0.0, old_length - 1.0)
     return tf.maximum(0.0, 1.0 - tf.abs(positions[:, None] - tf.range(old_length)[None, :]))
+
+
+def blur(images: tf.Tensor, deviation: float | tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
+    """Gaussian blur along some axes.
+
+    `out[i] = sum_j w_ij in[j] / sum_j w_ij`, `w_ij = exp(-(i - j)^2 / (2 deviation^2))`, along
+    every axis in turn: at the edges only what is inside counts.
+
+    Args:
+        images: float32, any shape.
+        deviation: Standard deviation in pixels, above 0.
+        axes: The axes to blur.
+
+    Returns:
+        float32 in the shape of `images`.
+
+    Example:
+        >>> blur(tf.eye(5)[None, :, :, None], 1.0, [1, 2]).shape
+        TensorShape([1, 5, 5, 1])
+    """
+    for axis in axes:
+        positions = tf.cast(tf.range(tf.shape(images)[axis]), tf.float32)
+        distance = positions[:, None] - positions[None, :]
+        weights = tf.exp(-0.5 * tf.square(distance / deviation))
+        weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+        images = along(images, axis, weights)
+    return images
+
+
+def along(maps: tf.Tensor, axis: int, matrix: tf.Tensor) -> tf.Tensor:
+    """The product of `matrix` `(new, old)` with every line of `maps` along one axis."""
+    last = maps.shape.rank - 1
+    order = [each for each in range(last + 1) if each != axis] + [axis]
+    product = tf.matmul(tf.transpose(maps, order), matrix, transpose_b=True)
+    return tf.transpose(product, [order.index(each) for each in range(last + 1)])

@@ -71,26 +71,11 @@ class CategoricalScore(Score):
 
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
         """The mean over space of each sample's unit."""
-        spatial = list(range(1, output.shape.rank - 1))
-        units = tf.reduce_mean(output, spatial) if spatial else output
-        return tf.gather(units, self.indices, axis=1, batch_dims=1)
+        return _unit(output, self.indices)
 
     def validate(self, shape: tf.TensorShape) -> None:
         """Raise if an index is outside the last axis of the output."""
-        if shape.rank is not None and shape.rank < 2:
-            raise ValueError(
-                "Expected an output of shape (batch, ..., classes) to choose a class from. "
-                f"Received: shape {tuple(shape)}. Use a function as score instead."
-            )
-        classes = None if shape.rank is None else shape[-1]
-        if classes is None:
-            return
-        wrong = self.indices[(self.indices < 0) | (self.indices >= classes)]
-        if wrong.size:
-            raise ValueError(
-                f"Expected a class index from 0 to {classes - 1} (the output has {classes} "
-                f"classes). Received: {wrong[0]}. Choose one of the model's classes."
-            )
+        _check_classes(self.indices, shape)
 
 
 def _integers(indices: Any) -> np.ndarray:
@@ -114,8 +99,7 @@ class PredictedScore(Score):
 
     def fixed(self, output: tf.Tensor) -> Score:
         """The class predicted here, whatever the output is later."""
-        spatial = list(range(1, output.shape.rank - 1))
-        units = tf.reduce_mean(output, spatial) if spatial else output
+        units = _over_space(output)
         score = copy.copy(_ANY_CLASS)
         score.indices = tf.argmax(units, axis=-1, output_type=tf.int32)  # type: ignore[assignment]
         return score
@@ -156,6 +140,174 @@ class BinaryScore(Score):
                 "Expected an output of shape (batch, 1) for a BinaryScore. "
                 f"Received: shape {tuple(shape)}. Use CategoricalScore for several classes."
             )
+
+
+class RegressionScore(Score):
+    """What makes a number larger, or smaller: `score_n = +-output[n, unit_n]`.
+
+    Args:
+        direction: "increase" to explain what raises the output, "decrease" what lowers it; one
+            for all samples, or a list with one per sample.
+        unit: Which unit of the output: an int for all samples, or a list with one per sample.
+
+    Example:
+        >>> GradCAM(age_model)(RegressionScore("decrease"), images)  # what makes you look young
+    """
+
+    def __init__(
+        self, direction: str | Sequence[str] = "increase", unit: int | Sequence[int] = 0
+    ) -> None:
+        given = [direction] if isinstance(direction, str) else list(direction)
+        if not given or any(each not in _SIGNS for each in given):
+            raise ValueError(
+                "Expected `direction` to be 'increase' or 'decrease', or a list with one per "
+                f"sample. Received: {direction!r}. Say whether to explain a higher or lower value."
+            )
+        self.signs = np.array([_SIGNS[each] for each in given], np.float32)
+        self.units = _integers(unit)
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """Plus or minus each sample's unit, averaged over any space."""
+        return self.signs * _unit(output, self.units)
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if a unit is outside the last axis of the output."""
+        if shape.rank != 1:
+            _check_classes(self.units, shape)
+
+
+_SIGNS = {"increase": 1.0, "decrease": -1.0}
+
+
+class ContrastScore(Score):
+    """Why this class and not that one: `score_n = output[n, a_n] - output[n, b_n]`.
+
+    Args:
+        a: The class to explain: an int for all samples, or a list with one per sample.
+        b: The class it is told from, in the same way.
+
+    Example:
+        >>> GradCAM(model)(ContrastScore(243, 242), images)  # why bull mastiff, not boxer
+    """
+
+    selects_class = True
+
+    def __init__(self, a: int | Sequence[int], b: int | Sequence[int]) -> None:
+        self.a = _integers(a)
+        self.b = _integers(b)
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The difference of each sample's two units, averaged over any space."""
+        return _unit(output, self.a) - _unit(output, self.b)
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if a class is outside the last axis of the output."""
+        _check_classes(self.a, shape)
+        _check_classes(self.b, shape)
+
+
+class SegmentationScore(Score):
+    """One class of a segmentation map in one region: its mean over the pixels of a mask.
+
+    `score_n = sum_p mask[n, p] * output[n, p, class_n] / sum_p mask[n, p]`
+
+    Args:
+        class_index: The class: an int for all samples, or a list with one per sample.
+        mask: bool, or weights from 0 up, `(batch, *spatial)` in the size of the output, first
+            axis 1 for the same region in all samples; None for all pixels.
+
+    Raises:
+        ValueError: If the mask of a sample selects nothing, or does not fit the output.
+
+    References:
+        Vinogradova et al. (2020), Towards Interpretable Semantic Segmentation via
+        Gradient-weighted Class Activation Mapping. https://arxiv.org/abs/2002.11434
+
+    Example:
+        >>> GradCAM(unet, layer="bottleneck")(SegmentationScore(2, predicted == 2), images)
+    """
+
+    selects_class = True
+
+    def __init__(self, class_index: int | Sequence[int], mask: Any = None) -> None:
+        self.indices = _integers(class_index)
+        self.mask = None if mask is None else _mask(mask)
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The mean of each sample's class over its mask."""
+        if self.mask is None:
+            return _unit(output, self.indices)
+        chosen = tf.gather(
+            tf.reshape(output, [tf.shape(output)[0], -1, output.shape[-1]]),
+            self.indices,
+            axis=2,
+            batch_dims=1,
+        )
+        weights = tf.reshape(self.mask, [tf.shape(self.mask)[0], -1])
+        return tf.reduce_sum(weights * chosen, axis=1) / tf.reduce_sum(weights, axis=1)
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if class or mask do not fit an output of this shape."""
+        _check_classes(self.indices, shape)
+        if self.mask is None:
+            return
+        if not tf.TensorShape(self.mask.shape[1:]).is_compatible_with(shape[1:-1]):
+            raise ValueError(
+                f"Expected a mask of shape (batch, {_sizes(shape[1:-1])}), the size of the "
+                f"output. Received: shape {self.mask.shape}. Resize the mask to the output."
+            )
+
+
+def _mask(mask: Any) -> np.ndarray:
+    array = np.asarray(mask)
+    if array.ndim < 2 or array.dtype.kind not in "buif" or (array < 0).any():
+        raise ValueError(
+            "Expected a mask of bools or weights from 0 up, of shape (batch, *spatial). Received: "
+            f"dtype {array.dtype}, shape {array.shape}. Give for example `labels == 2`."
+        )
+    array = array.astype(np.float32)
+    empty = np.flatnonzero(array.reshape(len(array), -1).sum(axis=1) == 0)
+    if empty.size:
+        raise ValueError(
+            "Expected a mask that selects at least one pixel of every sample. Received: an empty "
+            f"mask for sample {empty.tolist()}. Leave these samples out."
+        )
+    return array
+
+
+def _sizes(shape: tf.TensorShape) -> str:
+    return ", ".join("any" if size is None else str(size) for size in shape)
+
+
+def _unit(output: tf.Tensor, indices: Any) -> tf.Tensor:
+    """Each sample's unit of the last axis, averaged over any space."""
+    if output.shape.rank == 1:
+        return output
+    return tf.gather(_over_space(output), indices, axis=1, batch_dims=1)
+
+
+def _over_space(output: tf.Tensor) -> tf.Tensor:
+    """The mean over all axes but batch and units."""
+    spatial = list(range(1, output.shape.rank - 1))
+    return tf.reduce_mean(output, spatial) if spatial else output
+
+
+def _check_classes(indices: np.ndarray, shape: tf.TensorShape) -> None:
+    """Raise if an index is outside the last axis of an output of this shape."""
+    if shape.rank is not None and shape.rank < 2:
+        raise ValueError(
+            "Expected an output of shape (batch, ..., classes) to choose a class from. "
+            f"Received: shape {tuple(shape)}. Use a function as score instead."
+        )
+    classes = None if shape.rank is None else shape[-1]
+    if classes is None:
+        return
+    wrong = indices[(indices < 0) | (indices >= classes)]
+    if wrong.size:
+        raise ValueError(
+            f"Expected a class index from 0 to {classes - 1} (the output has {classes} "
+            f"classes). Received: {wrong[0]}. Choose one of the model's classes."
+        )
 
 
 class InactiveScore(Score):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -122,6 +122,27 @@ def data_format(model: keras.Model, layer: keras.Operation | None = None) -> str
         if found is not None and not isinstance(each, keras.layers.Flatten):
             return found
     return keras.config.image_data_format()
+
+
+def spatial_axes(model: keras.Model, shape: Sequence[int | None], dtype: Any) -> list[int]:
+    """The axes of an input of `model` that are space (or time).
+
+    Args:
+        model: The model.
+        shape: The shape of the input, batch first.
+        dtype: The dtype of the input. Integers of at most three axes are tokens, without
+            channels; anything else has channels, or is a vector.
+
+    Example:
+        >>> spatial_axes(model, (None, 224, 224, 3), "float32")
+        [1, 2]
+    """
+    rank = len(shape)
+    name = getattr(dtype, "name", dtype)
+    if rank <= 3 and name in ("int8", "int16", "int32", "int64"):
+        return list(range(1, rank))
+    first = data_format(model) == "channels_first"
+    return list(range(2, rank) if first else range(1, rank - 1))
 
 
 def check_built(model: keras.Model) -> None:

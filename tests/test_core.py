@@ -91,11 +91,11 @@ def test_random_state_and_layer_seeds_are_untouched(images):
         [
             keras.Input((16, 12, 3)),
             keras.layers.RandomFlip(),
-            keras.layers.Conv2D(4, 3, activation="relu"),
-            keras.layers.BatchNormalization(),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.BatchNormalization(beta_initializer="ones"),
             keras.layers.Dropout(0.5),
             keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(3),
+            keras.layers.Dense(3, kernel_initializer="ones"),
         ]
     )
     before = [v.numpy() for v in model.variables]
