@@ -1,8 +1,8 @@
 """Does a map point at the object? Two numbers per image, from a heatmap and the object's boxes.
 
-A box is ``[x0, y0, x1, y1]`` in input pixels: columns ``x0`` up to ``x1``, rows ``y0`` up to ``y1``,
-ends excluded, so that ``[0, 0, width, height]`` is the whole image. A pixel belongs to a box when
-the box covers any part of it. Negative values of a signed map count as no evidence.
+A box is `[x0, y0, x1, y1]` in input pixels: columns `x0` up to `x1`, rows `y0` up to `y1`, ends
+excluded, so that `[0, 0, width, height]` is the whole image. A pixel belongs to a box when the
+box covers any part of it. Negative values of a signed map count as no evidence.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 Boxes: TypeAlias = Sequence[Any] | npt.NDArray[Any]
-"""One entry per image: a box ``[x0, y0, x1, y1]``, or a list of boxes."""
+"""One entry per image: a box `[x0, y0, x1, y1]`, or a list of boxes."""
 
 
 def pointing_game(maps: npt.ArrayLike, boxes: Boxes) -> FloatArray:
     """Whether the hottest pixel of each map lies in one of the image's boxes.
 
-    ``hit = |{p in boxes : map(p) = max(map)}| / |{p : map(p) = max(map)}|``, which is 1 or 0 when
+    `hit = |{p in boxes : map(p) = max(map)}| / |{p : map(p) = max(map)}|`, which is 1 or 0 when
     one pixel alone is the hottest; pixels that tie for it share the hit. A map without any
     positive value points nowhere and scores 0.
 
     Args:
-        maps: Heatmaps, ``(batch, height, width)``.
-        boxes: For each image a box ``[x0, y0, x1, y1]`` in pixels, or a list of boxes.
+        maps: Heatmaps, `(batch, height, width)`.
+        boxes: For each image a box `[x0, y0, x1, y1]` in pixels, or a list of boxes.
 
     Returns:
-        float32 ``(batch,)``, each in 0..1; the mean over a data set is the accuracy of the game.
+        float32 `(batch,)`, each in 0..1; the mean over a data set is the accuracy of the game.
 
     Raises:
         ValueError: If the shapes do not fit, or a box lies outside its image.
@@ -56,16 +56,16 @@ def pointing_game(maps: npt.ArrayLike, boxes: Boxes) -> FloatArray:
 def energy_in_box(maps: npt.ArrayLike, boxes: Boxes) -> FloatArray:
     """Which share of each map's heat lies in the image's boxes.
 
-    ``share = sum of max(map, 0) over the boxes / sum of max(map, 0) over the image``. A pixel in
+    `share = sum of max(map, 0) over the boxes / sum of max(map, 0) over the image`. A pixel in
     two boxes counts once. A map without any positive value scores 0. Compare it with the share of
     the area, which is what a map that knows nothing reaches.
 
     Args:
-        maps: Heatmaps, ``(batch, height, width)``.
-        boxes: For each image a box ``[x0, y0, x1, y1]`` in pixels, or a list of boxes.
+        maps: Heatmaps, `(batch, height, width)`.
+        boxes: For each image a box `[x0, y0, x1, y1]` in pixels, or a list of boxes.
 
     Returns:
-        float32 ``(batch,)``, each in 0..1.
+        float32 `(batch,)`, each in 0..1.
 
     Raises:
         ValueError: If the shapes do not fit, or a box lies outside its image.
@@ -89,13 +89,13 @@ def box_masks(boxes: Boxes, batch: int, height: int, width: int) -> npt.NDArray[
     """Mark the pixels that the boxes of each image cover.
 
     Args:
-        boxes: For each image a box ``[x0, y0, x1, y1]`` in pixels, or a list of boxes.
+        boxes: For each image a box `[x0, y0, x1, y1]` in pixels, or a list of boxes.
         batch: How many images there are.
         height: Height of the images in pixels.
         width: Width of the images in pixels.
 
     Returns:
-        bool ``(batch, height, width)``.
+        bool `(batch, height, width)`.
 
     Raises:
         ValueError: If there is not one entry per image, or a box is not one, or lies outside.

@@ -92,7 +92,7 @@ def test_what_is_not_a_box_is_named(box):
 
 
 def test_a_wrong_number_of_boxes_is_never_cut():
-    with pytest.raises(ValueError, match="each of the 2 images. Received: boxes for 1"):
+    with pytest.raises(ValueError, match=r"each of the 2 images. Received: boxes for 1"):
         pointing_game(np.ones((2, 3, 4)), [[0, 0, 1, 1]])
 
 
