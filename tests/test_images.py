@@ -497,7 +497,7 @@ def test_save_gif_keeps_photographic_panels_close(tmp_path, heat):
         for index in range(2):
             gif.seek(index)
             off = np.abs(np.asarray(gif.convert("RGB")).astype(int) - panels_[index])
-            assert off.mean() < 3.5
+            assert off.mean() < 4.5  # all frames share one palette
             assert off.max() < 40  # no false colours: 83 without k-means
 
 

@@ -1,0 +1,30 @@
+.DEFAULT_GOAL := help
+.PHONY: help install test test-all lint format demo bench
+
+help:  ## Say what there is
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+
+install:  ## Install kvis2 from this folder, with all that the tests and the demo need
+	python -m pip install -e ".[test,demo]"
+
+test:  ## Run the fast tests
+	pytest
+
+test-all:  ## Run all tests: also the slow ones, the parity with tf-keras-vis, the browser
+	pytest -m ""
+
+lint:  ## Check style, formatting and types
+	ruff check .
+	ruff format --check .
+	mypy kvis2 callbacks
+
+format:  ## Format the code
+	ruff check --fix .
+	ruff format .
+
+demo:  ## Train the demo for about a minute, and show it in TensorBoard
+	python examples/digits_in_the_wild.py --out logs/demo/$$(date +%Y%m%d_%H%M%S)
+	tensorboard --logdir logs/demo
+
+bench:  ## Measure kvis2 against its peers
+	python -m benchmarks

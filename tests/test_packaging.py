@@ -1,0 +1,136 @@
+"""What is installed: the metadata, the wheel, the backend check, the import time."""
+
+import importlib.metadata
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import kvis2
+import kvis2.callbacks
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code, **environment):
+    """Run code in a process of its own, away from the repository's folder."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+
+
+@pytest.fixture(scope="module")
+def installed_wheel(tmp_path_factory):
+    """A folder into which the wheel has been installed, without what it depends on."""
+    work = tmp_path_factory.mktemp("wheel")
+    for name in ["kvis2", "callbacks"]:
+        shutil.copytree(ROOT / name, work / "source" / name)
+    for name in ["setup.cfg", "pyproject.toml", "README.md", "LICENSE"]:
+        shutil.copy(ROOT / name, work / "source")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", work, work / "source"], check=True)
+    (wheel,) = work.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "-t", work / "site", wheel], check=True)
+    return work / "site"
+
+
+def test_metadata_names_version_python_and_licence():
+    metadata = importlib.metadata.metadata("kvis2")
+    assert metadata["Name"] == "kvis2"
+    assert metadata["Version"] == kvis2.__version__
+    assert metadata["Requires-Python"] == ">=3.10"
+    assert metadata["License"] == "MIT" or metadata["License-Expression"] == "MIT"
+    assert set(metadata.get_all("Provides-Extra")) == {"demo", "test", "peers", "docs"}
+
+
+def test_requirements_have_lower_bounds_where_needed_and_no_upper_ones():
+    requirements = [Requirement(text) for text in importlib.metadata.requires("kvis2")]
+    of_user = {each.name: str(each.specifier) for each in requirements if not each.marker}
+    assert of_user == {
+        "tensorflow": ">=2.16",
+        "keras": ">=3.3",
+        "numpy": "",
+        "matplotlib": "",
+        "pillow": "",
+    }
+    operators = {spec.operator for each in requirements for spec in each.specifier}
+    assert operators <= {">="}
+
+
+def test_peers_stay_out_of_the_users_environment():
+    requirements = [Requirement(text) for text in importlib.metadata.requires("kvis2")]
+    of_test = {each.name for each in requirements if each.marker and "test" in str(each.marker)}
+    assert "tf-keras-vis" in of_test
+    assert not {"opencv-python", "imageio"} & {each.name for each in requirements}
+
+
+def test_public_names_exist():
+    for module in [kvis2, kvis2.callbacks]:
+        assert sorted(module.__all__) == sorted(set(module.__all__))
+        assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.slow
+def test_wheel_installs_callbacks_within_kvis2_only(installed_wheel):
+    found = {path.name for path in installed_wheel.iterdir() if path.suffix != ".dist-info"}
+    assert found == {"kvis2"}
+    code = """
+import importlib.util, kvis2, kvis2.callbacks
+print(kvis2.callbacks.CamLogger.__module__, kvis2.callbacks.__file__)
+print(importlib.util.find_spec("callbacks"))
+"""
+    result = python(code, PYTHONPATH=str(installed_wheel))
+    module, file, spec = result.stdout.split()
+    assert module == "kvis2.callbacks.loggers"
+    assert Path(file) == installed_wheel / "kvis2" / "callbacks" / "__init__.py"
+    assert spec == "None"
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_module_the_type_marker_and_the_licence(installed_wheel):
+    sources = {path.relative_to(ROOT) for path in (ROOT / "kvis2").rglob("*.py")}
+    sources |= {"kvis2" / path.relative_to(ROOT) for path in (ROOT / "callbacks").rglob("*.py")}
+    installed = {path.relative_to(installed_wheel) for path in installed_wheel.rglob("*.py")}
+    assert installed == sources
+    assert (installed_wheel / "kvis2" / "py.typed").is_file()
+    assert list(installed_wheel.glob("kvis2-*.dist-info/**/LICENSE"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch", "numpy"])
+def test_another_backend_is_refused_in_one_sentence_whether_installed_or_not(backend):
+    result = python("import kvis2", KERAS_BACKEND=backend)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: kvis2 expected Keras to run on TensorFlow.")
+    assert f"Received: KERAS_BACKEND={backend}" in last
+
+
+@pytest.mark.slow
+def test_import_adds_little_to_that_of_tensorflow_and_keras():
+    code = """
+import tensorflow, keras, time
+keras.Sequential, tensorflow.summary  # TensorFlow imports some of itself when first asked
+start = time.process_time()  # not spoilt by what else the machine does
+import kvis2.callbacks
+print(time.process_time() - start)
+"""
+    seconds = [float(python(code).stdout) for _ in range(3)]
+    assert statistics.median(seconds) <= 0.2, seconds
+
+
+@pytest.mark.slow
+def test_import_leaves_the_plotting_library_for_those_who_plot():
+    code = """
+import sys, tensorflow, keras
+for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+    del sys.modules[name]  # Keras may have imported it
+import kvis2.callbacks
+print("matplotlib" in sys.modules)
+"""
+    assert python(code).stdout.strip() == "False"
