@@ -1,5 +1,6 @@
 """Keras callbacks that log what a model looks at while it trains."""
 
+from kvis2.callbacks.features import ActivationLogger, FeatureLogger, FilterLogger
 from kvis2.callbacks.loggers import (
     CamLogger,
     ExplanationLogger,
@@ -12,8 +13,11 @@ from kvis2.callbacks.schedule import Schedule
 from kvis2.callbacks.writers import FolderWriter, Picture, TensorBoardWriter, Writer
 
 __all__ = [
+    "ActivationLogger",
     "CamLogger",
     "ExplanationLogger",
+    "FeatureLogger",
+    "FilterLogger",
     "FolderWriter",
     "Observation",
     "Picture",

@@ -14,13 +14,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2.callbacks.probes import preserved_random_state, take_probes
+from kvis2.callbacks.probes import (
+    class_labels,
+    preserved_random_state,
+    probe_names,
+    take_probes,
+)
 from kvis2.callbacks.schedule import TENSORBOARD_STEPS, Schedule, check_every
 from kvis2.callbacks.writers import FolderWriter, Picture, TensorBoardWriter, Writer
 from kvis2.cam import GradCAM
 from kvis2.images import displayable, normalize, overlay, panel
 from kvis2.localization import Boxes, box_masks, energy_in_box, pointing_game
-from kvis2.panels import ClassNames, class_name
+from kvis2.panels import ClassNames
 from kvis2.saliency import Saliency
 from kvis2.scores import BinaryScore, CategoricalScore
 from kvis2.types import LayerReference
@@ -336,14 +341,8 @@ class ExplanationLogger(PictureLogger):
         if isinstance(score, str):
             _check_choice("score", score, ("label", "predicted"))
         self.images, given = take_probes(images, labels, max_images=max_images)
-        self.labels = None if given is None else class_indices(given)
         needs_classes = labels is not None or (isinstance(score, str) and score == "label")
-        if given is not None and self.labels is None and needs_classes:
-            raise ValueError(
-                "Expected labels that name one class for each image: ints (batch,) or (batch, 1), "
-                f"or one-hot (batch, classes). Received: shape {given.shape} of {given.dtype}. "
-                "Give the images alone, and score= what is to be explained."
-            )
+        self.labels = class_labels(given, needs_classes)
         by_image = isinstance(score, list | tuple) and all(
             isinstance(index, int | np.integer) for index in score
         )
@@ -365,7 +364,7 @@ class ExplanationLogger(PictureLogger):
         self._factory = explainer
         self._options = self._options_of(explainer)
         self._shown = displayable(self.images, display) if self.images.ndim == 4 else self.images
-        self._names = self._probe_names()
+        self._names = probe_names(len(self.images), self.labels, class_names)
 
     def explain(self, probabilities: np.ndarray | None = None) -> np.ndarray:
         """Explain the probe images by the model as it is now.
@@ -481,14 +480,6 @@ class ExplanationLogger(PictureLogger):
         box_masks(kept, count, *self.images.shape[1:3])
         return kept
 
-    def _probe_names(self) -> list[str]:
-        digits = max(2, len(str(len(self.images) - 1)))
-        names = [f"{index:0{digits}d}" for index in range(len(self.images))]
-        if self.labels is None:
-            return names
-        classes = [class_name(int(label), self.class_names) for label in self.labels]
-        return [f"{name} {label}" for name, label in zip(names, classes, strict=True)]
-
 
 class CamLogger(ExplanationLogger):
     """Log class activation maps: `ExplanationLogger` with its defaults, which are `GradCAM`'s.
@@ -527,30 +518,6 @@ class SaliencyLogger(ExplanationLogger):
             alpha=alpha,
             **options,
         )
-
-
-def class_indices(labels: np.ndarray) -> np.ndarray | None:
-    """Return one class index per label, or None where the labels are not classes.
-
-    Args:
-        labels: ints `(batch,)` or `(batch, 1)`, or one-hot or smoothed rows `(batch, classes)`.
-
-    Returns:
-        int64 `(batch,)`.
-
-    Example:
-        >>> class_indices(np.array([[0.0, 1.0], [1.0, 0.0]]))
-        array([1, 0])
-    """
-    if labels.dtype.kind not in "fiub":
-        return None
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim == 1 and np.all(labels >= 0) and np.array_equal(labels, np.rint(labels)):
-        return labels.astype(np.int64)
-    if labels.ndim == 2 and np.all(labels >= 0) and np.allclose(labels.sum(axis=1), 1, atol=1e-3):
-        return labels.argmax(axis=1)
-    return None
 
 
 def forward_pass(model: keras.Model, images: np.ndarray) -> Callable[[np.ndarray], Any]:

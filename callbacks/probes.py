@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvis2.panels import ClassNames, class_name
+
 
 class Probes(NamedTuple):
     """The images that are explained at every step, and their labels as they were given."""
@@ -65,6 +67,78 @@ def take_probes(images: Any, labels: Any = None, *, max_images: int = 16) -> Pro
     whole = images[0] if isinstance(images, tuple) else images
     count = len(whole) if isinstance(whole, list) or hasattr(whole, "__array__") else len(found)
     return Probes(found, _labels_for(labels, len(found), count))
+
+
+def class_labels(labels: np.ndarray | None, required: bool) -> np.ndarray | None:
+    """Return one class index per label, or None where there are no labels that name classes.
+
+    Args:
+        labels: The labels of the probes as they were given.
+        required: Whether labels that are no classes are an error.
+
+    Returns:
+        int64 `(batch,)`, or None.
+
+    Raises:
+        ValueError: If classes are required and the labels are something else.
+    """
+    classes = None if labels is None else class_indices(labels)
+    if labels is not None and classes is None and required:
+        raise ValueError(
+            "Expected labels that name one class for each image: ints (batch,) or (batch, 1), "
+            f"or one-hot (batch, classes). Received: shape {labels.shape} of {labels.dtype}. "
+            "Give the images alone; an explanation then needs score=."
+        )
+    return classes
+
+
+def class_indices(labels: np.ndarray) -> np.ndarray | None:
+    """Return one class index per label, or None where the labels are not classes.
+
+    Args:
+        labels: ints `(batch,)` or `(batch, 1)`, or one-hot or smoothed rows `(batch, classes)`.
+
+    Returns:
+        int64 `(batch,)`.
+
+    Example:
+        >>> class_indices(np.array([[0.0, 1.0], [1.0, 0.0]]))
+        array([1, 0])
+    """
+    if labels.dtype.kind not in "fiub":
+        return None
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 1 and np.all(labels >= 0) and np.array_equal(labels, np.rint(labels)):
+        return labels.astype(np.int64)
+    if labels.ndim == 2 and np.all(labels >= 0) and np.allclose(labels.sum(axis=1), 1, atol=1e-3):
+        return labels.argmax(axis=1)
+    return None
+
+
+def probe_names(
+    count: int, labels: np.ndarray | None = None, class_names: ClassNames | None = None
+) -> list[str]:
+    """Name the probe images for tags, which TensorBoard sorts as text.
+
+    Args:
+        count: How many images there are.
+        labels: Their class indices.
+        class_names: Names by class index.
+
+    Raises:
+        ValueError: If a class has no name.
+
+    Example:
+        >>> probe_names(2, np.array([1, 0]), ["cat", "dog"])
+        ['00 dog', '01 cat']
+    """
+    digits = max(2, len(str(count - 1)))
+    names = [f"{index:0{digits}d}" for index in range(count)]
+    if labels is None:
+        return names
+    classes = [class_name(int(label), class_names) for label in labels]
+    return [f"{name} {label}" for name, label in zip(names, classes, strict=True)]
 
 
 @contextmanager

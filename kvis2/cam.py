@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import scores, targets
-from kvis2.explainer import Explainer, feeds, placed, spatial_size
+from kvis2 import targets
+from kvis2.explainer import Explainer, placed
 from kvis2.inputs import Batch
+from kvis2.noise import Noise
 from kvis2.probe import Probe, Trace
-from kvis2.resampling import resize
+from kvis2.sampling import repeated
 from kvis2.types import LayerReference, Tensors
 
 
-class CAM(Explainer):
+class ClassActivationMap(Explainer):
     """Base of all class activation maps: `map = max(0, sum_k weights_k * A_k)`.
 
     `A` is the output of the watched layer, `(batch, *spatial, channels)`. A method says what
@@ -25,15 +27,34 @@ class CAM(Explainer):
         model: Any built Keras model.
         layer: The layer whose activations are weighted. By default the last spatial feature
             map that the score depends on, at any depth (`cam.layer` says which it was).
+        layers: Several layers in the place of `layer`: their maps, each divided by its maximum,
+            are fused into one at the size of the input.
+        fusion: How several layers are fused: "maximum" or "mean".
         **options: `model_modifier`, `call_index`, `reshape`, `resize`, `normalize`,
-            `batch_size`, `clone` and `jit_compile`, as for `Explainer`.
+            `batch_size`, `clone`, `jit_compile`, `pre_activation` and `verbose`, as for
+            `Explainer`.
     """
 
     watches_layer = True
     folds_batch_norm = True
+    signed = False
+    """Whether evidence against the score stays in the map, below zero."""
 
-    def __init__(self, model: Any, layer: LayerReference | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        layer: LayerReference | None = None,
+        *,
+        layers: Sequence[LayerReference] | None = None,
+        fusion: str = "maximum",
+        **options: Any,
+    ) -> None:
+        if layers is not None:
+            layer = _first_of(layers, layer, fusion, options.get("resize", True))
         super().__init__(model, layer, **options)
+        found = [targets.find_layer(self.model, each) for each in layers or ()]
+        self.layers = [targets.layer_path(self.model, each) for each in found] or None
+        self.fusion = fusion
 
     def weights(self, trace: Trace) -> tf.Tensor:
         """What the activations are weighted by.
@@ -48,12 +69,24 @@ class CAM(Explainer):
 
     def combine(self, trace: Trace) -> tf.Tensor:
         """The map `(batch, *spatial)` of one pass."""
-        return tf.nn.relu(tf.reduce_sum(self.weights(trace) * trace.activations, axis=-1))
+        return self.weighted(self.weights(trace), trace.activations)
 
-    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
-        """The combined map, at the size of each input that the layer sees."""
+    def weighted(self, weights: tf.Tensor, activations: tf.Tensor) -> tf.Tensor:
+        """The weighted sum over the channels, without its negative part unless `signed`."""
+        maps = tf.reduce_sum(weights * activations, axis=-1)
+        return maps if self.signed else tf.nn.relu(maps)
+
+    def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """The combined map of the probe's layer, at the size of each input that the layer sees."""
         trace = probe(score, inputs)
         return placed(self.combine(trace), trace.activations, probe, inputs, self.resize)
+
+    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """The map of the layer, or of several layers in one."""
+        if self.layers is None:
+            return self.maps(probe, score, inputs)
+        each = [self.maps(probe.on_layer(layer), score, inputs) for layer in self.layers]
+        return [_fused(maps, self.fusion) for maps in zip(*each, strict=True)]
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
         evidence = _Evidence(
@@ -75,7 +108,7 @@ class CAM(Explainer):
         return f"all evidence at '{path}' is against this score, and the final ReLU removes it"
 
 
-class _Evidence(CAM):
+class _Evidence(ClassActivationMap):
     """The largest magnitudes at a layer, to say why a map is blank."""
 
     reports = ("activation_peak", "gradient_peak")
@@ -94,7 +127,102 @@ def _spatial_axes(trace: Trace) -> list[int]:
     return list(range(1, trace.activations.shape.rank - 1))
 
 
-class GradCAM(CAM):
+def _first_of(layers: Any, layer: Any, fusion: str, resized: bool) -> LayerReference:
+    """The first of several layers to fuse, having checked that they can be."""
+    if isinstance(layers, str) or not layers or layer is not None:
+        raise ValueError(
+            "Expected `layers` to be a list of layers, and no `layer` beside it. Received: "
+            f"layers={layers!r}, layer={layer!r}. Give for example ['block3_pool', 'block5_pool']."
+        )
+    if fusion not in ("maximum", "mean"):
+        raise ValueError(
+            f"Expected `fusion` to be 'maximum' or 'mean'. Received: {fusion!r}. "
+            "The LayerCAM paper takes the maximum."
+        )
+    if not resized:
+        raise ValueError(
+            "Expected maps at the size of the input, to fuse those of several layers. Received: "
+            "`resize=False`. Leave it out, or explain one layer at a time."
+        )
+    return layers[0]
+
+
+def _fused(maps: Sequence[tf.Tensor | None], fusion: str) -> tf.Tensor | None:
+    """The maximum or the mean of maps, each divided by its largest magnitude; None without any."""
+    found = [_scaled(each) for each in maps if each is not None]
+    if not found:
+        return None
+    over_layers = tf.reduce_max if fusion == "maximum" else tf.reduce_mean
+    return over_layers(tf.stack(found), axis=0)
+
+
+def _scaled(maps: tf.Tensor) -> tf.Tensor:
+    """Every map divided by its largest magnitude; zeros stay zeros."""
+    peaks = tf.reduce_max(tf.abs(maps), list(range(1, maps.shape.rank)), keepdims=True)
+    return tf.math.divide_no_nan(maps, peaks)
+
+
+class CAM(ClassActivationMap):
+    r"""CAM: every channel weighted as the classifier weighs it after global average pooling.
+
+    `map = sum_k w_k A_k`, with `w_k = d score / d (mean over space of A_k)`: for a model that ends
+    in global average pooling and a dense layer, `w` is the column of the dense kernel. Signed:
+    channels that speak against the class count below zero.
+
+    Args:
+        model: A built Keras model with global average pooling after the layer.
+        layer: The layer whose activations are weighted; by default the last spatial one.
+        **options: As for `kvis2.explainer.Explainer`.
+
+    Raises:
+        ValueError: If the score weighs positions of the layer differently, so that there is no
+            one weight per channel. GradCAM takes the mean then.
+
+    References:
+        Zhou et al. (2016), Learning Deep Features for Discriminative Localization.
+        https://arxiv.org/abs/1512.04150
+
+    Example:
+        >>> heatmaps = CAM(model)(243, images)
+    """
+
+    signed = True
+    reports = ("_unevenness",)
+    _unevenness: np.ndarray
+
+    def __init__(self, model: Any, layer: LayerReference | None = None, **options: Any) -> None:
+        if options.get("layers") is not None:
+            raise ValueError(
+                "Expected one layer: the one that global average pooling follows. Received: "
+                f"layers={options['layers']!r}. Use GradCAM or LayerCAM to fuse layers."
+            )
+        super().__init__(model, layer, **options)
+
+    def weights(self, trace: Trace) -> tf.Tensor:
+        """The gradient by the mean of every channel, `(batch, 1, ..., channels)`."""
+        return tf.reduce_sum(trace.gradients, _spatial_axes(trace), keepdims=True)
+
+    def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """The map, and by how much the gradients differ over space, relative to the largest."""
+        trace = probe(score, inputs)
+        maps = placed(self.combine(trace), trace.activations, probe, inputs, self.resize)
+        space = _spatial_axes(trace)
+        span = tf.reduce_max(trace.gradients, space) - tf.reduce_min(trace.gradients, space)
+        peak = tf.reduce_max(tf.abs(trace.gradients), [*space, trace.gradients.shape.rank - 1])
+        return [*maps, tf.math.divide_no_nan(tf.reduce_max(span, axis=-1), peak)]
+
+    def _check(self, maps: Sequence[np.ndarray | None], score: Any, batch: Batch) -> None:
+        if (self._unevenness > 1e-3).any():
+            assert self.layer is not None
+            raise ValueError(
+                "Expected a layer that only global average pooling and the classifier follow. "
+                f"Received: '{targets.layer_path(self.model, self.layer)}', whose positions the "
+                "score weighs differently. Use GradCAM, which takes the mean over them."
+            )
+        super()._check(maps, score, batch)
+
+
+class GradCAM(ClassActivationMap):
     r"""Grad-CAM: every channel weighted by its mean gradient.
 
     `map = max(0, sum_k alpha_k A_k)`, `alpha_k = mean over space of d score / d A_k`.
@@ -119,10 +247,15 @@ class GradCAM(CAM):
 
     def weights(self, trace: Trace) -> tf.Tensor:
         """The mean gradient of every channel, `(batch, 1, ..., channels)`."""
-        return tf.reduce_mean(trace.gradients, _spatial_axes(trace), keepdims=True)
+        return mean_gradients(trace)
 
 
-class GradCAMPlusPlus(CAM):
+def mean_gradients(trace: Trace) -> tf.Tensor:
+    """The mean over space of the gradient of every channel, `(batch, 1, ..., channels)`."""
+    return tf.reduce_mean(trace.gradients, _spatial_axes(trace), keepdims=True)
+
+
+class GradCAMPlusPlus(ClassActivationMap):
     r"""Grad-CAM++: positive gradients, weighted so that every instance of the object counts.
 
     `map = max(0, sum_k w_k A_k)`, `w_k = sum over space of a_k max(0, G_k)`,
@@ -153,51 +286,26 @@ class GradCAMPlusPlus(CAM):
         return tf.reduce_sum(alpha * tf.nn.relu(gradients), space, keepdims=True)
 
 
-class LayerCAM(CAM):
-    r"""LayerCAM: every position weighted by its own positive gradient.
+class SmoothGradCAMPlusPlus(ClassActivationMap):
+    r"""Smooth Grad-CAM++: Grad-CAM++ with the powers of the gradient averaged over noisy inputs.
 
-    `map = max(0, sum_k max(0, d score / d A_k) A_k)`. Works at shallow layers as well.
+    `map = max(0, sum_k w_k A_k)`, `w_k = sum over space of a_k max(0, D1_k)`,
+    `a_k = D2_k / (2 D2_k + (sum over space of A_k) D3_k)`, with `Dp` the mean over noisy inputs of
+    `(d score / d A)^p` and `A` of the clean input.
 
     Args:
         model: Any built Keras model.
         layer: The layer whose activations are weighted; by default the last spatial one.
+        samples: Number of noisy copies of each image.
+        noise: Standard deviation of the noise as a fraction of each image's range.
+        seed: The same seed gives the same bytes on a CPU; None draws another at every call.
         **options: As for `kvis2.explainer.Explainer`.
 
     References:
-        Jiang et al. (2021), LayerCAM: Exploring Hierarchical Class Activation Maps for
-        Localization. https://doi.org/10.1109/TIP.2021.3089943
+        Omeiza et al. (2019), Smooth Grad-CAM++. https://arxiv.org/abs/1908.01224
 
     Example:
-        >>> heatmaps = LayerCAM(model, layer="block3_pool")(243, images)
-    """
-
-    def weights(self, trace: Trace) -> tf.Tensor:
-        """The positive part of the gradient."""
-        return tf.nn.relu(trace.gradients)
-
-
-class ScoreCAM(CAM):
-    r"""Score-CAM: every channel weighted by the score of the input seen through it alone.
-
-    `map = max(0, sum_k w_k A_k)`, `w_k = score(x * minmax(upsampled A_k))`. No gradients are
-    used. The score is the probability of the class, so there is no `LinearOutput` by default.
-    A channel that is constant for an image weighs nothing there; its forward pass is skipped.
-
-    Args:
-        model: Any built Keras model.
-        layer: The layer whose activations are weighted; by default the last spatial one.
-        max_channels: Use only so many channels of each image, those of the highest variance
-            over space; None uses all.
-        model_modifier: None by default: the paper weighs by probabilities.
-        **options: As for `kvis2.explainer.Explainer`. `batch_size` bounds the masked inputs
-            that are in memory at once.
-
-    References:
-        Wang et al. (2020), Score-CAM: Score-Weighted Visual Explanations for Convolutional
-        Neural Networks. https://arxiv.org/abs/1910.01279
-
-    Example:
-        >>> heatmaps = ScoreCAM(model, max_channels=64)(None, images)
+        >>> heatmaps = SmoothGradCAMPlusPlus(model, samples=20)(243, images)
     """
 
     def __init__(
@@ -205,72 +313,133 @@ class ScoreCAM(CAM):
         model: Any,
         layer: LayerReference | None = None,
         *,
-        max_channels: int | None = None,
-        model_modifier: Any = None,
+        samples: int = 20,
+        noise: float = 0.15,
+        seed: int | None = 0,
         **options: Any,
     ) -> None:
-        super().__init__(model, layer, model_modifier=model_modifier, **options)
-        if max_channels is not None and (not isinstance(max_channels, int) or max_channels < 1):
-            raise ValueError(
-                "Expected `max_channels` to be a positive int, or None for all channels. "
-                f"Received: {max_channels!r}. Give for example 64."
-            )
-        self.max_channels = max_channels
+        super().__init__(model, layer, **options)
+        self.noise = Noise(samples, noise)
+        self.seed = seed
 
-    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
-        """The map of activations weighted by masked scores."""
+    def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """The map with weights from noisy gradients."""
         score = probe.fixed(score, inputs)
-        activations, _ = probe.activations(score, inputs)
-        weights = self._masked_scores(probe, score, inputs, activations)
-        space = [1] * (activations.shape.rank - 2)
-        shape = [tf.shape(weights)[0], *space, tf.shape(weights)[1]]
-        maps = tf.nn.relu(tf.reduce_sum(activations * tf.reshape(weights, shape), axis=-1))
-        return placed(maps, activations, probe, inputs, self.resize)
+        clean = probe(score, inputs)
+        axes = list(range(1, clean.gradients.shape.rank))
+        # Powers of gradients leave the range of float32, so they are taken of G / max |G|.
+        peak = tf.reduce_max(tf.abs(clean.gradients), axes, keepdims=True)
+        peak = tf.where(peak > 0.0, peak, 1.0)
 
-    def _masked_scores(
-        self, probe: Probe, score: Any, inputs: Tensors, activations: tf.Tensor
-    ) -> tf.Tensor:
-        """The score of each image through each of its channels, `(batch, channels)`."""
-        pairs = self._channels_to_try(activations)
-        count, step = tf.shape(pairs)[0], self.rows
-        channels = tf.experimental.numpy.moveaxis(activations, -1, 1)
-        masked = [feeds(each, activations) for each in inputs]
+        def powers(score: Any, noisy: Tensors) -> Tensors:
+            gradients = probe(score, noisy).gradients
+            copies = tf.shape(gradients)[0] // tf.shape(peak)[0]
+            relative = gradients / repeated(peak, copies)
+            return [relative, relative**2, relative**3]
 
-        def run(start: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            chunk = pairs[start : start + step]
-            maps = tf.gather_nd(channels, chunk)
-            rows = [tf.gather(each, chunk[:, 0]) for each in inputs]
-            seen = [
-                self._through(maps, each, probe) if is_masked else each
-                for each, is_masked in zip(rows, masked, strict=True)
-            ]
-            result = probe.scores(scores.take(score, chunk[:, 0]), seen)
-            return start + step, tf.tensor_scatter_nd_update(weights, chunk, result)
+        sums = self.noise.sums(powers, score, inputs, self.seed, self.rows, self.verbose)
+        first, second, third = (each / self.noise.samples for each in sums)  # type: ignore[operator]
+        space = _spatial_axes(clean)
+        total = tf.reduce_sum(clean.activations, space, keepdims=True)
+        alpha = tf.math.divide_no_nan(second, 2.0 * second + total * peak * third)
+        weights = tf.reduce_sum(alpha * tf.nn.relu(first) * peak, space, keepdims=True)
+        maps = self.weighted(weights, clean.activations)
+        return placed(maps, clean.activations, probe, inputs, self.resize)
 
-        weights = tf.zeros([tf.shape(activations)[0], tf.shape(activations)[-1]])
-        return tf.while_loop(lambda start, _: start < count, run, (0, weights))[1]
 
-    def _channels_to_try(self, activations: tf.Tensor) -> tf.Tensor:
-        """Pairs (image, channel) `(n, 2)`: each image's own channels, constant ones left out."""
-        space = list(range(1, activations.shape.rank - 1))
-        variance = tf.math.reduce_variance(activations, space)
-        varies = tf.reduce_max(activations, space) > tf.reduce_min(activations, space)
-        if self.max_channels is not None:
-            most = tf.minimum(self.max_channels, tf.shape(variance)[1])
-            best = tf.math.top_k(variance, most).indices
-            chosen = tf.reduce_any(tf.one_hot(best, tf.shape(variance)[1], True, False), axis=1)
-            varies = varies & chosen
-        return tf.cast(tf.where(varies), tf.int32)
+class LayerCAM(ClassActivationMap):
+    r"""LayerCAM: every position weighted by its own positive gradient.
 
-    def _through(self, maps: tf.Tensor, inputs: tf.Tensor, probe: Probe) -> tf.Tensor:
-        """The inputs multiplied by their maps, stretched to 0..1 at input size."""
-        size = spatial_size(inputs, probe)
-        if len(size) != maps.shape.rank - 1 or not inputs.dtype.is_floating:
-            return inputs
-        large = resize(maps, size)
-        space = list(range(1, large.shape.rank))
-        low = tf.reduce_min(large, space, keepdims=True)
-        high = tf.reduce_max(large, space, keepdims=True)
-        mask = tf.cast(tf.math.divide_no_nan(large - low, high - low), inputs.dtype)
-        first = targets.data_format(probe.model) == "channels_first"
-        return inputs * tf.expand_dims(mask, 1 if first else -1)
+    `map = max(0, sum_k max(0, d score / d A_k) A_k)`. Works at shallow layers as well; the paper
+    scales their maps by `tanh(scale * map / max(map))` and fuses layers by the maximum.
+
+    Args:
+        model: Any built Keras model.
+        layer: The layer whose activations are weighted; by default the last spatial one.
+        scale: Scales the map by a hyperbolic tangent, which lifts its weak parts; the paper
+            takes 2 at shallow layers. None leaves the map as it is.
+        **options: As for `kvis2.explainer.Explainer`; `layers=[...]` fuses several layers.
+
+    References:
+        Jiang et al. (2021), LayerCAM: Exploring Hierarchical Class Activation Maps for
+        Localization. https://doi.org/10.1109/TIP.2021.3089943
+
+    Example:
+        >>> heatmaps = LayerCAM(model, layers=["block3_pool", "block5_pool"], scale=2)(243, images)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layer: LayerReference | None = None,
+        *,
+        scale: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, layer, **options)
+        if scale is not None and not scale > 0:
+            raise ValueError(
+                f"Expected `scale` to be a positive number or None. Received: {scale!r}. "
+                "The paper takes 2."
+            )
+        self.scale = None if scale is None else np.asarray(scale, np.float32)
+
+    def weights(self, trace: Trace) -> tf.Tensor:
+        """The positive part of the gradient."""
+        return tf.nn.relu(trace.gradients)
+
+    def combine(self, trace: Trace) -> tf.Tensor:
+        """The map, scaled if so asked."""
+        maps = super().combine(trace)
+        return maps if self.scale is None else tf.tanh(self.scale * _scaled(maps))
+
+
+class XGradCAM(ClassActivationMap):
+    r"""XGrad-CAM: every channel weighted by its gradient where it is active.
+
+    `map = max(0, sum_k w_k A_k)`, `w_k = sum over space of A_k G_k / sum over space of A_k`, with
+    `G = d score / d A`. The weights that fit the score best under the paper's two axioms.
+
+    Args:
+        model: Any built Keras model.
+        layer: The layer whose activations are weighted; by default the last spatial one.
+        **options: As for `kvis2.explainer.Explainer`.
+
+    References:
+        Fu et al. (2020), Axiom-based Grad-CAM. https://arxiv.org/abs/2008.02312
+
+    Example:
+        >>> heatmaps = XGradCAM(model)(243, images)
+    """
+
+    def weights(self, trace: Trace) -> tf.Tensor:
+        """The mean gradient of every channel, weighted by its activation."""
+        space, activations = _spatial_axes(trace), trace.activations
+        evidence = tf.reduce_sum(activations * trace.gradients, space, keepdims=True)
+        return tf.math.divide_no_nan(evidence, tf.reduce_sum(activations, space, keepdims=True))
+
+
+class HiResCAM(ClassActivationMap):
+    r"""HiResCAM: every position weighted by its own gradient.
+
+    `map = sum_k (d score / d A_k) A_k`, signed. Where global average pooling or a flattened dense
+    layer follows, the sum of the map is the score up to the bias: it shows what the model used.
+
+    Args:
+        model: Any built Keras model.
+        layer: The layer whose activations are weighted; by default the last spatial one.
+        **options: As for `kvis2.explainer.Explainer`.
+
+    References:
+        Draelos and Carin (2020), Use HiResCAM instead of Grad-CAM for faithful explanations of
+        convolutional neural networks. https://arxiv.org/abs/2011.08891
+
+    Example:
+        >>> heatmaps = HiResCAM(model)(243, images)
+    """
+
+    signed = True
+
+    def weights(self, trace: Trace) -> tf.Tensor:
+        """The gradient."""
+        return trace.gradients

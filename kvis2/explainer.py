@@ -14,12 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import progress, scores, targets
+from kvis2.compilation import Compiled, compiled
+from kvis2.feature_maps import ancestors
 from kvis2.fields import batch_signature, signature
 from kvis2.folding import FoldBatchNorm
 from kvis2.images import normalize as normalized
 from kvis2.inputs import Batch, open_axes
 from kvis2.modifiers import LinearOutput, as_modifiers
-from kvis2.probe import Compiled, Probe, ancestors, compiled
+from kvis2.probe import Probe
 from kvis2.resampling import resize
 from kvis2.types import LayerReference, Tensors
 
@@ -116,7 +118,7 @@ class Explainer:
             targets.find_layer(self.model, self._reference)
         if self.folds_batch_norm if fold_batch_norm is None else fold_batch_norm:
             self.modifiers.append(FoldBatchNorm())
-        if reshape is not None and layer is None:
+        if reshape is not None and self._reference == targets.LAST_SPATIAL:
             raise ValueError(
                 "Expected `layer=` together with `reshape=`. Received: no layer. Name the layer "
                 "whose tokens make the grid, such as the first normalization of the last block."
@@ -219,6 +221,13 @@ class Explainer:
         self._used_layer = chosen.layer
         try:
             results = chosen(method, score, inputs)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not self.jit_compile:
+                raise
+            raise ValueError(
+                f"Expected a pass that XLA can compile. Received: {type(self).__name__} on "
+                f"'{self.model.name}', which it cannot. Leave `jit_compile` out."
+            ) from error
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(
                 f"Expected a pass of {stop - start} samples to fit into memory. Received: "

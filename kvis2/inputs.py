@@ -30,7 +30,7 @@ class Batch:
     """
 
     def __init__(self, model: keras.Model, seed_input: Any) -> None:
-        specs = _specifications(model)
+        specs = specifications(model)
         values, self.packing = _flattened(seed_input, specs)
         self._seed_input = seed_input
         expected: Sequence[Any] = [None] * len(values) if specs is None else specs
@@ -68,7 +68,7 @@ class Batch:
         return values[0]
 
 
-def _specifications(model: keras.Model) -> list[Any] | None:
+def specifications(model: keras.Model) -> list[Any] | None:
     """Symbolic inputs (shape, dtype, name) of a model that declares them, else of its build."""
     structure = targets.input_structure(model)
     if structure is not None:
@@ -86,6 +86,7 @@ class _BuiltWith:
     dtype = None
 
     def __init__(self, shape: tuple[int | None, ...]) -> None:
+        self.built_with = shape
         # The size of the images seen in building is not a promise; rank and channels are.
         self.shape = (*[None] * (len(shape) - 1), shape[-1])
 

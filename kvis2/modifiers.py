@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kvis2.activations import activation, called, counted
 from kvis2.types import Override
 
 
@@ -59,7 +59,10 @@ class LinearOutput(Modifier):
 
     def output(self, output: tf.Tensor) -> tf.Tensor:
         """The argument of the final softmax or sigmoid of `output`."""
-        return final_activation(output)[1]
+        name, argument = final_activation(output)
+        if name is None and tf.is_symbolic_tensor(output):
+            _warn_of_buried_softmax(output.op)
+        return argument
 
 
 def final_activation(output: tf.Tensor) -> tuple[str | None, tf.Tensor]:
@@ -81,7 +84,6 @@ def final_activation(output: tf.Tensor) -> tuple[str | None, tf.Tensor]:
         operation = operation.inputs[0].op
     name = _ACTIVATIONS.get(operation.type)
     if name is None:
-        _warn_of_buried_softmax(operation)
         return None, output
     argument = operation.inputs[0]
     for each in reversed(around):
@@ -112,7 +114,9 @@ def _warn_of_buried_softmax(operation: tf.Operation) -> None:
         if not pending:
             return
         each = pending.pop()
-        if each.type == "Softmax" and passed:
+        if "Softmax" in called(each):
+            passed.append("the end of a tf.function")
+        if passed and (each.type == "Softmax" or passed[-1] == "the end of a tf.function"):
             warnings.warn(
                 "Expected the softmax to be the last step of the model, so that the score before "
                 f"it can be explained. Received: a softmax followed by {', '.join(passed)}. The "
@@ -142,37 +146,17 @@ _RELU_GRADIENTS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
     ),
 }
 _OPERATION_NAMES = {"relu": "Relu", "relu6": "Relu6", "leaky_relu": "LeakyRelu"}
-_OTHER_ACTIVATIONS = ("LeakyRelu", "Relu6", "Relu", "Elu", "Selu", "Softplus", "Erf", "Tanh")
-
-
-def _is_hard_sigmoid(operation: tf.Operation) -> bool:
-    """Whether a ReLU6 is part of `relu6(x + 3) / 6`, which gates and does not activate."""
-    return any(
-        consumer.type in ("Mul", "RealDiv")
-        and any(
-            tf.get_static_value(operand) is not None
-            and tf.get_static_value(operand).size == 1
-            and min(abs(float(tf.get_static_value(operand)) - target) for target in (6, 1 / 6))
-            < 1e-3
-            for operand in consumer.inputs
-        )
-        for consumer in operation.outputs[0].consumers()
-    )
-
-
-def _is_replaced(operation: tf.Operation, kinds: Sequence[str]) -> bool:
-    return operation.type in kinds and not _is_hard_sigmoid(operation)
 
 
 def _guided(operation: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
     plain = _RELU_GRADIENTS[operation.type]
-    if _is_hard_sigmoid(operation):
+    if activation(operation) == "hard_sigmoid":
         return plain(operation, upstream)
     return plain(operation, tf.nn.relu(upstream))
 
 
 def _deconv(operation: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
-    if _is_hard_sigmoid(operation):
+    if activation(operation) == "hard_sigmoid":
         return _RELU_GRADIENTS[operation.type](operation, upstream)
     return tf.nn.relu(upstream)
 
@@ -203,44 +187,23 @@ class _ReLUGradient(Modifier):
             )
         object.__setattr__(self, "activations", tuple(self.activations))
 
-    @property
-    def _kinds(self) -> tuple[str, ...]:
-        return tuple(_OPERATION_NAMES[name] for name in self.activations)
-
     def check(self, operations: Sequence[tf.Operation]) -> None:
         """Raise if the pass holds no such ReLU; warn if it holds other activations as well."""
-        replaced = Counter(each.type for each in operations if _is_replaced(each, self._kinds))
-        others = Counter(
-            each.type
-            for each in operations
-            if each.type in _OTHER_ACTIVATIONS and not _is_replaced(each, self._kinds)
-        )
-        others["swish"] = sum(map(_is_swish, operations))
+        found = counted(operations)
+        replaced = {each: found.pop(each, 0) for each in self.activations}
         name, kinds = type(self).__name__, " or ".join(self.activations)
-        if not replaced:
+        if not any(replaced.values()):
             raise ValueError(
                 f"Expected a model with at least one {kinds} for {name}. Received: a model with "
-                f"{_listed(others) or 'no activation at all'}. {name} would change nothing; use "
+                f"{_listed(found) or 'no activation at all'}. {name} would change nothing; use "
                 "Saliency or IntegratedGradients, or name other `activations`."
             )
-        if +others:
+        if found:
             warnings.warn(
-                f"{name} replaced the gradient of {_listed(replaced)} and left {_listed(others)} "
+                f"{name} replaced the gradient of {_listed(replaced)} and left {_listed(found)} "
                 "as they are.",
                 stacklevel=2,
             )
-
-
-def _is_swish(operation: tf.Operation) -> bool:
-    """Whether a sigmoid is the gate of `x * sigmoid(x)`."""
-    if operation.type != "Sigmoid":
-        return False
-    argument = operation.inputs[0]
-    sources = {argument.ref(), *(x.ref() for x in argument.op.inputs)}
-    return any(
-        consumer.type == "Mul" and any(x.ref() in sources for x in consumer.inputs)
-        for consumer in operation.outputs[0].consumers()
-    )
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -272,7 +235,7 @@ class GuidedReLU(_ReLUGradient):
 
     def gradients(self) -> Mapping[str, str]:
         """The guided gradient for every kind of ReLU asked for."""
-        return dict.fromkeys(self._kinds, _GUIDED)
+        return {_OPERATION_NAMES[each]: _GUIDED for each in self.activations}
 
 
 @dataclass(frozen=True)
@@ -294,7 +257,7 @@ class DeconvReLU(_ReLUGradient):
 
     def gradients(self) -> Mapping[str, str]:
         """The deconvolution gradient for every kind of ReLU asked for."""
-        return dict.fromkeys(self._kinds, _DECONV)
+        return {_OPERATION_NAMES[each]: _DECONV for each in self.activations}
 
 
 def as_modifiers(model_modifier: Any) -> tuple[list[Modifier], list[Callable[..., Any]]]:

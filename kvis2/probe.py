@@ -1,34 +1,47 @@
-"""One pass through a live model: scores, activations and gradients, compiled once.
+"""One pass through a live model: scores, activations and gradients.
 
 A `Probe` is the only place that calls the model. It taps layers by overriding their `call` while
 the pass is traced, so a layer is reached at any depth of any kind of model, and it reads the live
-variables, so weights may change between calls. `Compiled` turns a function of a probe into one
-`tf.function` whose batch axis is open and whose class indices are tensors; it is kept with the
-model and dies with it.
+variables, so weights may change between calls. `kvis2.compilation` compiles passes and keeps them.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-import weakref
-from collections import OrderedDict
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kvis2 import scores, targets
-from kvis2.fields import fields, with_fields
+from kvis2.feature_maps import spatial_calls, spatial_sizes
 from kvis2.modifiers import Modifier, final_activation
 from kvis2.overrides import overriding
+from kvis2.taps import (
+    Call,
+    Steps,
+    chosen,
+    inlined,
+    is_function,
+    joined,
+    packed_like,
+    replacing,
+    tap,
+    tensors_of,
+)
 from kvis2.types import LayerReference, Override, Tensors
 
 # A power of two scales exactly; it lifts float16 gradients over the smallest float16.
 _FLOAT16_SCALE = 1024.0
+
+
+_LEFT_BY_A_CALL: dict[str, Callable[[Any], Any]] = {
+    "_called": lambda called: called,
+    "_losses": lambda _: [],
+    "_loss_ids": lambda _: set(),
+}
 
 
 class Trace(NamedTuple):
@@ -50,15 +63,22 @@ class Trace(NamedTuple):
     gradients: Any
 
 
-class Call(NamedTuple):
-    """One call of one layer inside a pass."""
+class Survey(NamedTuple):
+    """What a forward pass shows of a model.
 
-    layer: keras.Operation
-    output: Any  # a tensor; `Steps` of them for a layer inside a TimeDistributed
+    Attributes:
+        outputs: What the model returned, flat.
+        activations: For each output the softmax or sigmoid that it ends in: its name or None.
+        operations: The operations of the pass; none where it ran eagerly.
+        calls: The calls of layers that yield a spatial feature map, in the order of the pass.
+        sizes: The lengths of the spatial axes of each of these maps.
+    """
 
-
-class Steps(tuple):
-    """What a layer inside a TimeDistributed yields: one output for every time step."""
+    outputs: Tensors
+    activations: list[str | None]
+    operations: list[tf.Operation]
+    calls: list[Call]
+    sizes: list[list[int | None]]
 
 
 class Forward(NamedTuple):
@@ -124,7 +144,7 @@ class Probe:
         forward = self._forward(score, inputs)
         total = self._total(forward)
         watched = self._watched(forward, inputs, total)
-        gradients = tf.gradients(total * self._scale, keras.tree.flatten(watched))
+        gradients = tf.gradients(total * self._scale, tensors_of(watched))
         return self._trace(inputs, forward, total, watched, gradients)
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
@@ -149,9 +169,90 @@ class Probe:
         total = self._total(forward)
         return self._channels_last(self._watched(forward, inputs, total)), total
 
-    def features(self, inputs: Tensors) -> tf.Tensor:
-        """Output of the watched layer, of any rank, float32, channels last: one forward pass."""
-        output = tf.cast(self._chosen_call(self._called(inputs)[1]).output, tf.float32)
+    def scores_with(
+        self, score: Any, inputs: Tensors, replaced: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tf.Tensor:
+        """The scores with another output of the watched layer: one forward pass.
+
+        Args:
+            score: The score, made definite by `fixed`.
+            inputs: The flat inputs.
+            replaced: The layer's own output, in its own layout, -> what to go on with.
+        """
+        assert self.layer is not None, "a pass that finds the layer comes first"
+        if self._is_repeated:
+            path = targets.layer_path(self.model, self.layer)
+            raise ValueError(
+                "Expected a layer outside of a TimeDistributed, to go on with another output. "
+                f"Received: '{path}', which is called once for every time step. Use a method with "
+                "gradients, such as GradCAM, or name the TimeDistributed layer itself."
+            )
+        override = replacing(self.layer, self._call_number, replaced, self.pre_activation)
+        return self._total(self._forward(score, inputs, further=[override]))
+
+    def gradients_at(
+        self, score: Any, inputs: Tensors, taps: Callable[..., Sequence[Override]]
+    ) -> tuple[list[tf.Tensor | None], list[tuple[Call, tf.Tensor]]]:
+        """Gradients of the scores by the inputs and by many tensors in between, in one pass.
+
+        Args:
+            score: The score.
+            inputs: The flat inputs.
+            taps: `(calls, tape) -> overrides` that append to `calls`, such as `tap`. A call
+                whose output the score does not depend on is left out.
+
+        Returns:
+            The gradients by the inputs, and pairs (call, gradient by its output).
+        """
+        calls: list[Call] = []
+        eager = tf.executing_eagerly()
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            if eager:
+                tape.watch([each for each in inputs if each.dtype.is_floating])
+            forward = self._forward(score, inputs, further=taps(calls, tape))
+            total = self._total(forward) * self._scale
+        sources = [*inputs, *(call.output for call in calls)]
+        gradients = tape.gradient(total, sources) if eager else tf.gradients(total, sources)
+        exact = [None if each is None else self._unscaled(each) for each in gradients]
+        found = zip(calls, exact[len(inputs) :], strict=True)
+        return exact[: len(inputs)], [(call, each) for call, each in found if each is not None]
+
+    def on_inputs(self, *modifiers: Modifier) -> Probe:
+        """A probe of the same model that watches the inputs, with further modifiers."""
+        other = copy.copy(self)
+        other.layer, other._searches_layer = None, False
+        other.modifiers = (*self.modifiers, *modifiers)
+        return other
+
+    def on_layer(self, layer: LayerReference) -> Probe:
+        """A probe of the same model that watches another layer."""
+        other = copy.copy(self)
+        other.layer, other._searches_layer = targets.find_layer(self.model, layer), False
+        return other
+
+    def survey(self, score: Any, inputs: Tensors) -> Survey:
+        """What the model computes, for those who want to know it: one forward pass."""
+        start = _operation_count()
+        forward = self._forward(score, inputs)
+        operations = _operations_since(start)
+        calls = self._spatial_calls(forward, inputs, self._total(forward))
+        activations = [final_activation(each)[0] for each in forward.results]
+        sizes = [spatial_sizes(call, self.model) for call in calls]
+        return Survey(forward.results, activations, operations, calls, sizes)
+
+    def features(
+        self, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    ) -> tf.Tensor:
+        """Output of the watched layer, of any rank, float32, channels last: one forward pass.
+
+        Args:
+            inputs: The flat inputs.
+            seen: Applied to the output in the layer's own layout.
+        """
+        output = self._chosen_call(self._called(inputs)[1]).output
+        if isinstance(output, Steps):
+            output = tf.stack(output, axis=1)
+        output = tf.cast(seen(output), tf.float32)
         return self._grid(output) if output.shape.rank > 2 else output
 
     def gradients(
@@ -174,12 +275,18 @@ class Probe:
             gradients = tf.gradients(scaled, sources)
         return values, [None if g is None else self._unscaled(g) for g in gradients]
 
-    def _called(self, inputs: Tensors, tape: tf.GradientTape | None = None) -> tuple[Any, Any]:
+    def _called(
+        self,
+        inputs: Tensors,
+        tape: tf.GradientTape | None = None,
+        further: Sequence[Override] = (),
+    ) -> tuple[Any, Any]:
         """The model's result, and the calls of the watched layers."""
         calls: list[Call] = []
         start = _operation_count()
         with ExitStack() as stack:
-            stack.enter_context(overriding(self._overrides(calls, tape)))
+            # What is replaced is replaced inside; the taps see the result.
+            stack.enter_context(overriding([*further, *self._overrides(calls, tape)]))
             stack.enter_context(self._gradient_map())
             # No variable of the model is assigned and no loss is added, whatever a layer does.
             stack.enter_context(keras.StatelessScope())
@@ -188,14 +295,22 @@ class Probe:
             modifier.check(_operations_since(start))
         return result, calls
 
-    def _forward(self, score: Any, inputs: Tensors, tape: tf.GradientTape | None = None) -> Forward:
-        result, calls = self._called(inputs, tape)
-        parts = scores.by_output(score, result, _output_names(self.model))
+    def _forward(
+        self,
+        score: Any,
+        inputs: Tensors,
+        tape: tf.GradientTape | None = None,
+        further: Sequence[Override] = (),
+    ) -> Forward:
+        hidden = _HiddenOutput(self.model, score)
+        result, calls = self._called(inputs, tape, [*further, *hidden.overrides()])
+        result = hidden.instead_of(result)
+        parts = scores.by_output(score, result, targets.output_names(self.model))
         results, outputs, scored = _flat(result), [], []
         for part, output in zip(parts, results, strict=True):
             activation = final_activation(output)[0]
             explained = output
-            for modifier in self.modifiers:
+            for modifier in () if hidden.is_scored else self.modifiers:
                 explained = modifier.output(explained)
             outputs.append(tf.cast(explained, tf.float32))
             scored.append(_as_classes(outputs[-1], activation, explained is not output, part))
@@ -207,19 +322,23 @@ class Probe:
         return tf.add_n([tf.cast(part(output), tf.float32) for part, output in pairs])
 
     def _overrides(self, calls: list[Call], tape: tf.GradientTape | None) -> list[Override]:
-        found = [each for modifier in self.modifiers for each in modifier.overrides(self.model)]
-        if self._searches_layer:
-            taps = [tap(layer, calls, tape) for _, layer in targets.walk(self.model)]
-        else:
-            taps = [] if self.layer is None else [tap(self.layer, calls, tape, separate=True)]
-        # A call clears the losses that the last one left in each layer; keep them for the user.
-        kept = [
+        inside = [layer for _, layer in targets.walk(self.model)]
+        found = [inlined(each) for each in [self.model, *inside] if is_function(each.call)]
+        found += [each for modifier in self.modifiers for each in modifier.overrides(self.model)]
+        # A call marks a layer as called and clears the losses that the last one left in it.
+        found += [
             Override(layer, name, empty)
-            for layer in (self.model, *(each for _, each in targets.walk(self.model)))
-            for name, empty in (("_losses", lambda _: []), ("_loss_ids", lambda _: set()))
+            for layer in (self.model, *inside)
+            for name, empty in _LEFT_BY_A_CALL.items()
             if name in vars(layer)
         ]
-        return found + kept + taps
+        repeats = [each for each in inside if isinstance(each, keras.layers.TimeDistributed)]
+        found += [joined(each, calls) for each in repeats]
+        if self._searches_layer:
+            return found + [tap(layer, calls, tape) for layer in inside]
+        watched = [] if self.layer is None else [self.layer]
+        early = self.pre_activation
+        return found + [tap(layer, calls, tape, separate=True, early=early) for layer in watched]
 
     def _gradient_map(self) -> Any:
         replaced = {k: v for each in self.modifiers for k, v in each.gradients().items()}
@@ -248,39 +367,33 @@ class Probe:
             return inputs
         calls = forward.calls
         if self._searches_layer:
-            calls = _spatial(forward, inputs, total, self.model)
+            calls = self._spatial_calls(forward, inputs, total)
+            if not calls:
+                raise ValueError(
+                    "Expected a model with a spatial feature map, such as a convolution before "
+                    f"pooling. Received: '{self.model.name}', in which none was found on the way "
+                    "to the score. Name one with `layer=` (and `reshape=` for tokens)."
+                )
             self.layer = calls[-1].layer
             calls = [call for call in calls if call.layer is self.layer]
-        return self._chosen_call(calls, total).output
+        chosen = self._chosen_call(calls)
+        own = [call for call in forward.calls if call.layer is self.layer]
+        self._call_number = next(i for i, call in enumerate(own) if call is chosen)
+        self._is_repeated = isinstance(chosen.output, Steps)
+        return chosen.output
 
-    def _chosen_call(self, calls: list[Call], total: tf.Tensor) -> Call:
+    def _spatial_calls(self, forward: Forward, inputs: Tensors, total: tf.Tensor) -> list[Call]:
+        outputs = [*forward.results, *forward.outputs, *forward.scored]
+        return spatial_calls(self.model, forward.calls, inputs, outputs, total)
+
+    _call_number = 0
+    """Which call of the watched layer was chosen, once it is known."""
+    _is_repeated = False
+    """Whether that was a call for every time step."""
+
+    def _chosen_call(self, calls: Sequence[Call]) -> Call:
         assert self.layer is not None
-        path = targets.layer_path(self.model, self.layer)
-        if not calls:
-            raise ValueError(
-                "Expected a layer that the model calls when it computes its outputs. Received: "
-                f"'{path}', which was not reached. Choose a layer on the way to the output."
-            )
-        if not -len(calls) <= self.call_index < len(calls):
-            raise ValueError(
-                f"Expected a `call_index` below {len(calls)}, the number of calls of the layer "
-                f"'{path}'. Received: {self.call_index}. The first call is 0, the last -1."
-            )
-        call = calls[self.call_index]
-        tensors = keras.tree.flatten(call.output)
-        if not (tf.is_tensor(call.output) or isinstance(call.output, Steps)):
-            raise ValueError(
-                f"Expected a layer with one output tensor. Received: '{path}', which returns "
-                f"a {type(call.output).__name__}. Choose a layer inside or after it."
-            )
-        if not all(_is_beside(each, total) for each in tensors):
-            raise ValueError(
-                "Expected a layer that is called in the open. Received: "
-                f"'{path}', which is called inside a loop (a TimeDistributed over an open number "
-                "of time steps, the cell of an RNN) or a tf.function of its own. Choose the layer "
-                "around it, or fix the number of time steps in the model's input."
-            )
-        return call
+        return chosen(self.model, self.layer, calls, self.call_index)
 
     def _trace(
         self,
@@ -298,9 +411,10 @@ class Probe:
             raise ValueError(
                 "Expected a layer that the score depends on. Received: "
                 f"'{path}', whose output the score does not depend on (or only through steps "
-                "without a gradient). Choose a layer between the input and the explained output."
+                "without a gradient). Choose a layer between the input and the explained output, "
+                "which is before the final softmax."
             )
-        sources = keras.tree.flatten(watched)
+        sources = tensors_of(watched)
         pairs = zip(gradients, sources, strict=True)
         found = [tf.zeros_like(x) if g is None else self._unscaled(g) for g, x in pairs]
         return Trace(
@@ -308,7 +422,7 @@ class Probe:
             forward.outputs,
             total,
             self._channels_last(watched),
-            self._channels_last(keras.tree.pack_sequence_as(watched, found)),
+            self._channels_last(packed_like(watched, iter(found))),
         )
 
     def _eager_trace(self, score: Any, inputs: Tensors) -> Trace:
@@ -319,7 +433,7 @@ class Probe:
             total = self._total(forward)
             scaled = total * self._scale
         watched = self._watched(forward, inputs, total)
-        gradients = tape.gradient(scaled, keras.tree.flatten(watched))
+        gradients = tape.gradient(scaled, tensors_of(watched))
         return self._trace(inputs, forward, total, watched, gradients)
 
     def _unscaled(self, gradient: Any) -> tf.Tensor:
@@ -329,6 +443,10 @@ class Probe:
         if isinstance(activations, Steps):
             return tf.stack([self._channels_last(each) for each in activations], axis=1)
         activations = tf.cast(activations, tf.float32)
+        return self._grid(activations)
+
+    def _grid(self, activations: tf.Tensor) -> tf.Tensor:
+        """Activations of any layout as (batch, *spatial, channels)."""
         if self.reshape is not None:
             return self.reshape(activations)
         rank = activations.shape.rank
@@ -344,121 +462,29 @@ class Probe:
         return activations
 
 
-def tap(layer: keras.Operation, calls: list[Call], tape: tf.GradientTape | None = None) -> Override:
-    """An override that appends every call of `layer` to `calls` and changes nothing."""
+class _HiddenOutput:
+    """The output of a hidden layer, which a `LayerScore` scores in the place of the model's."""
 
-    def watch(call: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(call)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            output = call(*args, **kwargs)
-            if tape is not None and tf.is_tensor(output) and output.dtype.is_floating:
-                tape.watch(output)
-            calls.append(Call(layer, output))
-            return output
+    def __init__(self, model: keras.Model, score: Any) -> None:
+        self._model = model
+        self._score = score
+        self._calls: list[Call] = []
+        self.is_scored = isinstance(score, scores.LayerScore)
 
-        return watched
+    def overrides(self) -> list[Override]:
+        if not self.is_scored:
+            return []
+        self._layer = targets.find_layer(self._model, self._score.layer)
+        return [tap(self._layer, self._calls, early=self._score.pre_activation)]
 
-    return Override(layer, "call", watch)
-
-
-def joined(layer: keras.layers.TimeDistributed, calls: list[Call]) -> Override:
-    """An override that makes one call of the calls that `layer` makes, one per time step."""
-
-    def watch(call: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(call)
-        def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            start = len(calls)
-            output = call(inputs, *args, **kwargs)
-            steps = inputs.shape[1]
-            if steps is not None:  # Else Keras loops in a graph of its own.
-                inside = calls[start:]
-                each = len(inside) // steps
-                calls[start:] = [
-                    Call(inside[i].layer, Steps(other.output for other in inside[i::each]))
-                    for i in range(each)
-                ]
-            return output
-
-        return watched
-
-    return Override(layer, "call", watch)
-
-
-def inlined(layer: keras.Operation) -> Override:
-    """An override that runs a `call` decorated with `tf.function` in the graph of the pass."""
-    return Override(
-        layer, "call", lambda call: tf.autograph.to_graph(call.python_function, recursive=False)
-    )
-
-
-def _is_function(call: Any) -> bool:
-    return hasattr(call, "python_function") and hasattr(call, "get_concrete_function")
-
-
-def _spatial(
-    forward: Forward, inputs: Tensors, total: tf.Tensor, model: keras.Model
-) -> list[Call]:
-    """The calls whose output still has the spatial rank of an input and moves the score."""
-    ranks = {len(targets.spatial_axes(model, each.shape, each.dtype)) for each in inputs} - {0}
-    reached = None if tf.executing_eagerly() else ancestors(total)
-    final = _sources([*forward.results, *forward.outputs, *forward.scored])
-    found: list[Call] = []
-    for call in forward.calls:
-        tensors = keras.tree.flatten(call.output)
-        if not all(tf.is_tensor(each) and _is_beside(each, total) for each in tensors):
-            continue
-        if not (tf.is_tensor(call.output) or isinstance(call.output, Steps)):
-            continue
-        sizes = _sizes(call, model)
-        if len(sizes) not in ranks or not all(size is None or size > 1 for size in sizes):
-            continue
-        if any(_source(each) in final for each in tensors):
-            continue
-        if reached is not None and not all(each.op in reached for each in tensors):
-            continue
-        # A container, or a dropout at inference, passes the tensor of another layer on.
-        if not found or call.output is not found[-1].output:
-            found.append(call)
-    if not found:
-        raise ValueError(
-            f"Expected a model with a spatial feature map, such as a convolution before pooling. "
-            f"Received: '{model.name}', in which none was found on the way to the score. Name "
-            "one with `layer=` (and `reshape=` for tokens)."
-        )
-    return found
-
-
-def _sizes(call: Call, model: keras.Model) -> list[int | None]:
-    """The lengths of the spatial axes of what a layer returned in one call."""
-    output, times = call.output, []
-    while isinstance(output, Steps):
-        times.append(len(output))
-        output = output[0]
-    if output.shape.rank is None or output.shape.rank < 2:
-        return []
-    first = targets.data_format(model, call.layer) == "channels_first"
-    return [*times, *(output.shape[2:] if first else output.shape[1:-1])]
-
-
-def _is_beside(tensor: tf.Tensor, total: tf.Tensor) -> bool:
-    """Whether both tensors are eager, or in the same graph."""
-    if not (tf.is_symbolic_tensor(tensor) and tf.is_symbolic_tensor(total)):
-        return True
-    return tensor.graph is total.graph
-
-
-def _source(tensor: tf.Tensor) -> Any:
-    """What stands for a tensor and its copies in another precision."""
-    if not tf.is_symbolic_tensor(tensor):
-        return id(tensor)
-    operation = tensor.op
-    while operation.type in ("Identity", "Cast"):
-        operation = operation.inputs[0].op
-    return operation
-
-
-def _sources(tensors: Tensors) -> set[Any]:
-    return {_source(each) for each in tensors}
+    def instead_of(self, result: Any) -> Any:
+        if not self.is_scored:
+            return result
+        output = chosen(self._model, self._layer, self._calls, self._score.call_index).output
+        rank = output.shape.rank
+        if rank > 2 and targets.data_format(self._model, self._layer) == "channels_first":
+            return tf.transpose(output, [0, *range(2, rank), 1])
+        return output
 
 
 def _check_layout(model: keras.Model) -> None:
@@ -471,18 +497,6 @@ def _check_layout(model: keras.Model) -> None:
                 "Expected a model with channels last around a TimeDistributed layer. Received: "
                 f"'{path}' in a channels_first model. Build the model with channels last."
             )
-
-
-def ancestors(tensor: tf.Tensor) -> set[tf.Operation]:
-    """All operations of its graph that a symbolic `tensor` is computed from."""
-    seen: set[tf.Operation] = set()
-    pending = [tensor.op]
-    while pending:
-        operation = pending.pop()
-        if operation not in seen:
-            seen.add(operation)
-            pending.extend(each.op for each in operation.inputs)
-    return seen
 
 
 def _as_classes(
@@ -501,12 +515,6 @@ def _flat(outputs: Any) -> Tensors:
     return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
-def _output_names(model: keras.Model) -> list[str] | None:
-    if isinstance(model, keras.Sequential) or not hasattr(model, "_outputs_struct"):
-        return None
-    return list(model.output_names)
-
-
 def _has_float16(model: keras.Model) -> bool:
     layers = [model, *(layer for _, layer in targets.walk(model))]
     return any(getattr(layer, "compute_dtype", None) == "float16" for layer in layers)
@@ -522,130 +530,3 @@ def _operations_since(start: int) -> list[tf.Operation]:
     if tf.executing_eagerly():
         return []
     return tf.compat.v1.get_default_graph().get_operations()[start:]
-
-
-class Compiled:
-    """One traced pass of a method, with what was learned in tracing it.
-
-    Args:
-        method: An object with `explain(probe, score, inputs) -> tensors`. Its fields and those
-            of the score are arguments of the pass; the rest of both is fixed by the trace.
-        make_probe: Makes the probe when the trace is made. Must not hold the model.
-        score: A score of the type and structure that all later calls have.
-        inputs: The flat inputs of the first call.
-        open_axes: For each input the axes whose length may change from call to call.
-        jit_compile: Compile with XLA.
-    """
-
-    def __init__(
-        self,
-        method: Any,
-        make_probe: Callable[[], Probe],
-        score: Any,
-        inputs: Sequence[np.ndarray],
-        open_axes: Sequence[Sequence[int]],
-        jit_compile: bool = False,
-    ) -> None:
-        self._method = method
-        self._make_probe = make_probe
-        self._score = score
-        self.layer: keras.Operation | None = None
-        self.output_shapes: list[tf.TensorShape] = []
-        specs = [_spec(each, axes) for each, axes in zip(inputs, open_axes, strict=True)]
-        specs += [_spec(each, ()) for each in fields(method).values()]
-        specs += [_spec(each, (0,)) for each in _score_fields(score)]
-        self._call = self._traced(specs, jit_compile)
-
-    def __call__(self, method: Any, score: Any, inputs: Sequence[np.ndarray]) -> Any:
-        """Run the pass with the fields of `method` and `score`."""
-        return self._call(*map(tf.constant, self._arguments(method, score, inputs)))
-
-    def validate(self, score: Any) -> None:
-        """Raise if `score` does not fit the outputs that were seen in tracing."""
-        parts = keras.tree.flatten(score)
-        if len(parts) == len(self.output_shapes):
-            for part, shape in zip(parts, self.output_shapes, strict=True):
-                part.validate(shape)
-
-    @staticmethod
-    def _arguments(method: Any, score: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [*inputs, *fields(method).values(), *_score_fields(score)]
-
-    def _traced(self, specs: list[tf.TensorSpec], jit_compile: bool) -> Callable[..., Any]:
-        function = tf.function(
-            self._run, input_signature=specs, autograph=False, jit_compile=jit_compile or None
-        )
-        try:
-            return function.get_concrete_function()
-        except _UNTRACEABLE as error:
-            if not _runs_eagerly(self._make_probe().model):
-                warnings.warn(
-                    "The model could not be traced into a graph and is explained eagerly, which "
-                    f"is slower ({type(error).__name__}: {str(error).splitlines()[0]}).",
-                    stacklevel=2,
-                )
-            return self._run
-
-    def _run(self, *tensors: tf.Tensor) -> Any:
-        remaining = list(tensors)
-
-        def bind(owner: Any) -> Any:
-            names = list(fields(owner))
-            values = [remaining.pop(0) for _ in names]
-            return with_fields(owner, dict(zip(names, values, strict=True)))
-
-        count = len(tensors) - len(self._arguments(self._method, self._score, []))
-        inputs = [remaining.pop(0) for _ in range(count)]
-        method = bind(self._method)
-        score = keras.tree.map_structure(bind, self._score)
-        probe = self._make_probe()
-        result = method.explain(probe, score, inputs)
-        self.layer = probe.layer
-        self.output_shapes = probe.output_shapes
-        return result
-
-
-def _score_fields(score: Any) -> list[Any]:
-    return [value for part in keras.tree.flatten(score) for value in fields(part).values()]
-
-
-def _spec(value: np.ndarray, open_axes: Sequence[int]) -> tf.TensorSpec:
-    shape = [None if axis in open_axes else size for axis, size in enumerate(value.shape)]
-    return tf.TensorSpec(shape, tf.as_dtype(value.dtype))
-
-
-# What TensorFlow and NumPy raise when Python or NumPy code meets a symbolic tensor.
-_UNTRACEABLE = (NotImplementedError, tf.errors.OperatorNotAllowedInGraphError, AttributeError)
-
-
-def _runs_eagerly(model: keras.Model) -> bool:
-    return bool(getattr(model, "run_eagerly", False) or tf.config.functions_run_eagerly())
-
-
-# Passes live with their model: they hold it weakly, so they go when it goes. The oldest give way
-# where a program makes new score functions without end.
-_PASSES: weakref.WeakKeyDictionary[keras.Model, OrderedDict[Any, Compiled]] = (
-    weakref.WeakKeyDictionary()
-)
-_MOST_PASSES = 64
-_TRACES: weakref.WeakKeyDictionary[keras.Model, int] = weakref.WeakKeyDictionary()
-
-
-def trace_count(model: keras.Model) -> int:
-    """How many passes have been traced for `model` so far."""
-    return _TRACES.get(model, 0)
-
-
-def compiled(model: keras.Model, key: Any, make: Callable[[], Compiled]) -> Compiled:
-    """The compiled pass of `model` for `key`, made by `make` the first time.
-
-    Nothing that `make` leaves in the pass may hold the model.
-    """
-    passes = _PASSES.setdefault(model, OrderedDict())
-    if key not in passes:
-        passes[key] = make()
-        _TRACES[model] = _TRACES.get(model, 0) + 1
-        if len(passes) > _MOST_PASSES:
-            passes.popitem(last=False)
-    passes.move_to_end(key)
-    return passes[key]

@@ -1,4 +1,4 @@
-"""Gradients of the score with respect to the input."""
+"""Gradients of the score with respect to the input, plain, smoothed or times the input."""
 
 from __future__ import annotations
 
@@ -6,35 +6,117 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from kvis2 import scores, targets
+from kvis2 import targets
 from kvis2.explainer import Explainer, placed
+from kvis2.noise import Noise
 from kvis2.probe import Probe
-from kvis2.sampling import added_up, normal, repeated, row_indices, total
 from kvis2.types import LayerReference, Tensors
 
-_REDUCTIONS: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
-    "absolute": lambda gradient, axis: tf.reduce_max(tf.abs(gradient), axis),
-    "signed": lambda gradient, axis: tf.reduce_sum(gradient, axis),
-    "positive": lambda gradient, axis: tf.reduce_max(tf.nn.relu(gradient), axis),
-    "negative": lambda gradient, axis: tf.reduce_max(tf.nn.relu(-gradient), axis),
+# How each value counts, and how the channels of one position become one number.
+_REDUCTIONS: dict[str, tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor]]] = {
+    "absolute": (tf.abs, tf.reduce_max),
+    "absolute_sum": (tf.abs, tf.reduce_sum),
+    "signed": (tf.identity, tf.reduce_sum),
+    "positive": (tf.nn.relu, tf.reduce_max),
+    "negative": (lambda x: tf.nn.relu(-x), tf.reduce_max),
 }
 
 
-class Saliency(Explainer):
+class Attribution(Explainer):
+    """Base of the methods that find one number for every value of the input.
+
+    A method says with `attributions` what these are; the channels are reduced to maps here.
+
+    Args:
+        model: Any built Keras model.
+        layer: Attribute to the output of this layer instead of the input.
+        reduce: How the channels become one map: "absolute" (largest magnitude), "absolute_sum"
+            (sum of the magnitudes), "signed" (sum), "positive" or "negative" (largest such part).
+        keepdims: Keep the channels: each value by itself, made absolute, positive or negative as
+            `reduce` says.
+        **options: As for `kvis2.explainer.Explainer`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layer: LayerReference | None = None,
+        *,
+        reduce: str = "signed",
+        keepdims: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, layer, **options)
+        if reduce not in _REDUCTIONS:
+            raise ValueError(
+                f"Expected `reduce` to be one of {', '.join(map(repr, _REDUCTIONS))}. "
+                f"Received: {reduce!r}. `keepdims=True` keeps the channels."
+            )
+        self.reduce = reduce
+        self.keepdims = keepdims
+
+    def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:
+        """One number for every value of every input, or of the watched layer as a list of one.
+
+        Args:
+            probe: Runs the model.
+            score: The score, its fields tensors.
+            inputs: The flat inputs `(batch, ...)`.
+
+        Returns:
+            float32 in the shapes of the inputs; None where the score does not depend on one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what to attribute.")
+
+    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """The reduced attributions."""
+        return self.reduced(self.attributions(probe, score, inputs), probe, inputs)
+
+    def reduced(
+        self, attributions: Sequence[tf.Tensor | None], probe: Probe, inputs: Tensors
+    ) -> list[tf.Tensor | None]:
+        """One map for each, without its channels unless `keepdims`."""
+        if probe.layer is None:
+            axis = 1 if targets.data_format(probe.model) == "channels_first" else -1
+            return [None if a is None else self._reduced(a, axis) for a in attributions]
+        (activations,) = attributions
+        assert activations is not None
+        maps = placed(
+            tf.reduce_sum(activations, -1) if self.keepdims else self._reduced(activations, -1),
+            activations,
+            probe,
+            inputs,
+            self.resize and not self.keepdims,
+        )
+        if not self.keepdims:
+            return maps
+        return [None if each is None else self._reduced(activations, -1) for each in maps]
+
+    def _reduced(self, attributions: tf.Tensor, axis: int) -> tf.Tensor:
+        value, over_channels = _REDUCTIONS[self.reduce]
+        # The features of a vector have no channels.
+        if self.keepdims or attributions.shape.rank <= 2:
+            return value(attributions)
+        return over_channels(value(attributions), axis)
+
+
+class Saliency(Attribution):
     r"""The gradient of the score with respect to the input, by itself or smoothed.
 
     `map = max over channels of |g|`, `g = d score / d x`; with smoothing
-    `g = 1/n sum_i d score(x + noise_i) / d x`, `noise_i ~ Normal(0, smooth_noise * range(x))`.
+    `g = 1/n sum_i d score(x + noise_i) / d x`, `noise_i ~ Normal(0, smooth_noise * range(x))`,
+    which is `SmoothGrad(Saliency(model))`.
 
     Args:
         model: Any built Keras model.
         layer: Differentiate by the output of this layer instead of the input.
-        reduce: How the channels become one map: "absolute" (largest magnitude), "signed" (sum),
-            "positive" or "negative" (largest such part).
-        keepdims: Keep the channels: signed gradients in the shape of the input, not reduced.
+        reduce: How the channels become one map: "absolute" (largest magnitude), "absolute_sum"
+            (sum of the magnitudes), "signed" (sum), "positive" or "negative" (largest such part).
+            None is "absolute" for maps and "signed" with `keepdims`.
+        keepdims: Keep the channels: each gradient by itself, signed, or made absolute, positive
+            or negative as `reduce` says.
         smooth_samples: Number n of noisy copies of each image; 0 for the plain gradient.
         smooth_noise: Standard deviation of the noise as a fraction of each image's own range
             (maximum minus minimum), 0.1 to 0.2 in the paper.
@@ -57,86 +139,66 @@ class Saliency(Explainer):
         model: Any,
         layer: LayerReference | None = None,
         *,
-        reduce: str = "absolute",
+        reduce: str | None = None,
         keepdims: bool = False,
         smooth_samples: int = 0,
         smooth_noise: float = 0.15,
         seed: int | None = 0,
         **options: Any,
     ) -> None:
-        super().__init__(model, layer, **options)
-        if reduce not in _REDUCTIONS:
-            raise ValueError(
-                f"Expected `reduce` to be one of {', '.join(map(repr, _REDUCTIONS))}. "
-                f"Received: {reduce!r}. `keepdims=True` keeps the channels."
-            )
+        reduce = reduce or ("signed" if keepdims else "absolute")
+        super().__init__(model, layer, reduce=reduce, keepdims=keepdims, **options)
         if smooth_samples < 0 or smooth_noise < 0:
             raise ValueError(
                 "Expected `smooth_samples` and `smooth_noise` not to be negative. Received: "
                 f"{smooth_samples} and {smooth_noise}. Give for example 50 and 0.15."
             )
-        self.reduce = reduce
-        self.keepdims = keepdims
-        self.smooth_samples = smooth_samples
-        self.smooth_noise = np.asarray(smooth_noise, np.float32)
+        self.noise = Noise(smooth_samples, smooth_noise) if smooth_samples else None
         self.seed = seed
 
-    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
-        """The reduced gradient for every input that the score depends on."""
-        if self.smooth_samples:
-            gradients = self._smoothed(probe, score, inputs)
-        else:
-            gradients = gradients_of(probe, score, inputs)
-        return self.reduced(gradients, probe, inputs)
+    def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:
+        """The gradient, or its mean over noisy copies."""
 
-    def reduced(
-        self, gradients: Sequence[tf.Tensor | None], probe: Probe, inputs: Tensors
-    ) -> list[tf.Tensor | None]:
-        """One map for every gradient, without its channels unless `keepdims`."""
-        if probe.layer is not None:
-            assert gradients[0] is not None
-            reduced = _REDUCTIONS[self.reduce](gradients[0], -1)
-            return placed(reduced, gradients[0], probe, inputs, self.resize)
-        if self.keepdims:
-            return list(gradients)
-        axis = 1 if targets.data_format(probe.model) == "channels_first" else -1
-        return [None if g is None else _without_channels(g, axis, self.reduce) for g in gradients]
+        def gradients(score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+            return gradients_of(probe, score, inputs)
 
-    def _smoothed(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        if self.noise is None:
+            return gradients(score, inputs)
         score = probe.fixed(score, inputs)
-        kept = [i for i, each in enumerate(inputs) if each.dtype.is_floating]
-        found: list[int] = []
+        sums = self.noise.sums(gradients, score, inputs, self.seed, self.rows, self.verbose)
+        return [None if each is None else each / self.noise.samples for each in sums]
 
-        def chunk_total(indices: tf.Tensor) -> Tensors:
-            copies = tf.shape(indices)[0]
-            noisy = [
-                self._noisy(each, indices, i) if i in kept else repeated(each, copies)
-                for i, each in enumerate(inputs)
-            ]
-            rows = row_indices(inputs[0], copies)
-            gradients = gradients_of(probe, scores.take(score, rows), noisy)
-            found[:] = [i for i, each in enumerate(gradients) if each is not None]
-            return [
-                zero if each is None else added_up(each, copies)
-                for zero, each in zip(zeros, gradients, strict=True)
-            ]
 
-        zeros = _zeros(probe, score, inputs)
-        sums = total(self.smooth_samples, self.rows, zeros, chunk_total)
-        return [s / self.smooth_samples if i in found else None for i, s in enumerate(sums)]
+class InputXGradient(Attribution):
+    r"""The input times its gradient.
 
-    def _noisy(self, inputs: tf.Tensor, indices: tf.Tensor, stream: int) -> tf.Tensor:
-        """Copies of the inputs, each with noise of a fraction of its image's range."""
-        axes = list(range(1, inputs.shape.rank))
-        low = tf.reduce_min(inputs, axes, keepdims=True)
-        high = tf.reduce_max(inputs, axes, keepdims=True)
-        deviation = self.smooth_noise * (tf.cast(high, tf.float32) - tf.cast(low, tf.float32))
-        noise = normal(indices + stream * self.smooth_samples, tf.shape(inputs)[1:], self.seed)
-        copies = tf.cast(inputs[None], tf.float32) + deviation[None] * noise[:, None]
-        flat = tf.concat([[-1], tf.shape(inputs)[1:]], axis=0)
-        return tf.ensure_shape(
-            tf.cast(tf.reshape(copies, flat), inputs.dtype), [None, *inputs.shape[1:]]
-        )
+    `map = sum over channels of x * d score / d x`: the first-order Taylor term. For a piecewise
+    linear model without biases the sum over the image is the score. It sees edges that the
+    weights hardly matter for, and fails the sanity checks of Adebayo et al. (2018).
+
+    Args:
+        model: Any built Keras model.
+        layer: Attribute to the output of this layer instead of the input.
+        reduce: How the channels become one map; "signed" (sum) keeps the total.
+        keepdims: Keep the channels.
+        **options: As for `kvis2.explainer.Explainer`.
+
+    References:
+        Shrikumar et al. (2016), Not Just a Black Box. https://arxiv.org/abs/1605.01713
+        Adebayo et al. (2018), Sanity Checks for Saliency Maps. https://arxiv.org/abs/1810.03292
+
+    Example:
+        >>> maps = InputXGradient(model)(243, images)
+    """
+
+    def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:
+        """The product of every value and its gradient."""
+        if probe.layer is not None:
+            trace = probe(score, inputs)
+            return [trace.activations * trace.gradients]
+        gradients = gradients_of(probe, score, inputs)
+        pairs = zip(inputs, gradients, strict=True)
+        return [None if g is None else tf.cast(x, tf.float32) * g for x, g in pairs]
 
 
 def gradients_of(probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
@@ -150,31 +212,17 @@ def gradients_of(probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | 
 
 
 def _no_gradient(probe: Probe, inputs: Tensors) -> str:
-    embeddings = [
-        path
-        for path, layer in targets.walk(probe.model)
-        if isinstance(layer, keras.layers.Embedding)
-    ]
+    inside = list(targets.walk(probe.model))
+    first = [path for path, layer in inside if isinstance(layer, keras.layers.Embedding)]
+    if not first and all(each.dtype.is_integer for each in inputs):
+        first = [path for path, _ in inside]
     advice = (
-        f"Explain at the embedding: `layer={embeddings[0]!r}`."
-        if embeddings
-        else ("Look for a step without a gradient (rounding, argmax, a cast to integers).")
+        f"Saliency and GradCAM explain at the first layer after it: `layer={first[0]!r}`."
+        if first
+        else "Look for a step without a gradient (rounding, argmax, a cast to integers)."
     )
     kinds = ", ".join(each.dtype.name for each in inputs)
     return (
         "Expected a score with a gradient with respect to the input. Received: none, for inputs "
         f"of type {kinds} to '{probe.model.name}'. {advice}"
     )
-
-
-def _zeros(probe: Probe, score: Any, inputs: Tensors) -> Tensors:
-    """Zeros in the shape of what `gradients_of` returns."""
-    if probe.layer is None:
-        return [tf.zeros_like(each, tf.float32) for each in inputs]
-    return [tf.zeros_like(probe.activations(score, inputs)[0])]
-
-
-def _without_channels(gradient: tf.Tensor, axis: int, reduction: str) -> tf.Tensor:
-    if gradient.shape.rank <= 2:  # Features of a vector have no channels.
-        return _REDUCTIONS[reduction](gradient[..., None], -1)
-    return _REDUCTIONS[reduction](gradient, axis)

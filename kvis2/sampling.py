@@ -130,6 +130,15 @@ def added_up(rows: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(by_copy(rows, copies), axis=0)
 
 
+def uniform(indices: tf.Tensor, shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+    """Uniform noise in 0..1 `(len(indices), *shape)`; each index has its own, in any chunk."""
+
+    def draw(index: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform(shape, seed=tf.stack([seed, index]))
+
+    return tf.map_fn(draw, indices, fn_output_signature=tf.float32)
+
+
 def normal(indices: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Standard normal noise `(len(indices), *shape)`; each index has its own, in any chunk."""
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2.fields import fields, with_fields
+from kvis2.types import LayerReference
 
 ScoreLike: TypeAlias = (
     "Score | int | Sequence[int] | Callable[[tf.Tensor], tf.Tensor] | "
@@ -111,6 +112,8 @@ _ANY_CLASS = CategoricalScore(0)
 class BinaryScore(Score):
     """A one-unit output or its opposite: `score_n = output_n` if target_n is True, else minus it.
 
+    The opposite of a probability p is 1 - p, where the sigmoid itself is explained.
+
     Args:
         targets: What to explain of every sample: True or 1 for the positive class, False or 0
             for the negative one; one bool for all, or a list with one per sample.
@@ -118,6 +121,8 @@ class BinaryScore(Score):
     Example:
         >>> GradCAM(cat_or_not)(BinaryScore([True, False]), images)
     """
+
+    selects_class = True
 
     def __init__(self, targets: bool | Sequence[bool]) -> None:
         array = np.atleast_1d(np.asarray(targets))
@@ -129,13 +134,15 @@ class BinaryScore(Score):
         self.targets = array.astype(bool)
 
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
-        """Plus or minus the one unit."""
+        """Plus or minus the one unit, or the one of two classes."""
+        if output.shape.rank == 2 and output.shape[1] == 2:
+            return tf.where(self.targets, output[:, 1], output[:, 0])
         flat = tf.reshape(output, [-1])
         return tf.where(self.targets, flat, -flat)
 
     def validate(self, shape: tf.TensorShape) -> None:
-        """Raise if the output has more than one unit."""
-        if shape.rank is not None and shape[1:].num_elements() not in (1, None):
+        """Raise if the output has more than one unit, or two classes."""
+        if shape.rank is not None and shape[1:].num_elements() not in (1, 2, None):
             raise ValueError(
                 "Expected an output of shape (batch, 1) for a BinaryScore. "
                 f"Received: shape {tuple(shape)}. Use CategoricalScore for several classes."
@@ -318,6 +325,54 @@ class InactiveScore(Score):
         return tf.zeros(tf.shape(output)[:1], output.dtype)
 
 
+class LayerScore(Score):
+    """The response of one filter of a hidden layer: `score_n = sum over space |A_n[filter_n]|`.
+
+    Given alone, in the place of a score of the model's output, to any explainer.
+
+    Args:
+        layer: The layer's unique name, path or index.
+        filters: The filter (channel, unit) of every sample: an int for all of them, or a list
+            with one int per sample.
+        pre_activation: Score the response before the activation that is fused into the layer.
+        call_index: Which call of a layer that is called more than once.
+
+    Example:
+        >>> score = LayerScore("block3_conv1", 5, pre_activation=True)
+        >>> Saliency(model, model_modifier=GuidedReLU())(score, images)
+    """
+
+    def __init__(
+        self,
+        layer: LayerReference,
+        filters: int | Sequence[int],
+        *,
+        pre_activation: bool = False,
+        call_index: int = -1,
+    ) -> None:
+        # The name, not the layer: a compiled pass keeps its score and must not keep the model.
+        self.layer = layer.name if isinstance(layer, keras.Operation) else layer
+        self.filters = _integers(filters)
+        self.pre_activation = pre_activation
+        self.call_index = call_index
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The sum of the magnitudes of each sample's filter."""
+        spatial = list(range(1, output.shape.rank - 1))
+        sums = tf.reduce_sum(tf.abs(output), spatial)
+        return tf.gather(sums, self.filters, axis=1, batch_dims=1)
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if a filter is outside the last axis of the layer's output."""
+        count = None if shape.rank is None else shape[-1]
+        wrong = self.filters[(self.filters < 0) | (self.filters >= (count or np.inf))]
+        if wrong.size:
+            raise ValueError(
+                f"Expected a filter of the layer {self.layer!r}, from 0 to {(count or 0) - 1}. "
+                f"Received: {wrong[0]}. Choose one that it has."
+            )
+
+
 class FunctionScore(Score):
     """A user's function of the output. One function is one trace: make it outside of loops.
 
@@ -443,6 +498,11 @@ def by_output(score: Any, outputs: Any, names: Sequence[str] | None) -> list[Sco
             )
         return [score.get(name, InactiveScore()) for name in names or ()]
     parts = list(score) if isinstance(score, list) else [score]
+    if len(parts) > 1 and any(isinstance(part, LayerScore) for part in parts):
+        raise ValueError(
+            "Expected a LayerScore alone, in the place of scores of the outputs. Received: a list "
+            f"of {len(parts)} scores. Pass it as the score itself."
+        )
     if len(parts) != len(outputs):
         raise ValueError(
             f"Expected one score for each of the model's {len(outputs)} outputs. Received: "

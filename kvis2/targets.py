@@ -40,6 +40,14 @@ def walk(model: keras.Operation, prefix: str = "") -> Iterator[tuple[str, keras.
         stack.extend((child, path + "/") for child in reversed(children(layer)))
 
 
+def inside_attention(model: keras.Model) -> Iterator[keras.Operation]:
+    """The layers that attention layers are made of."""
+    kinds = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+    for _, layer in walk(model):
+        if isinstance(layer, kinds):
+            yield from (inner for _, inner in walk(layer))
+
+
 def find_layer(model: keras.Model, reference: LayerReference) -> keras.Operation:
     """The layer of `model` that `reference` means.
 
@@ -172,3 +180,10 @@ def output_count(model: keras.Model) -> int:
     if isinstance(model, keras.Sequential) or not hasattr(model, "_outputs_struct"):
         return 1
     return len(model.outputs)
+
+
+def output_names(model: keras.Model) -> list[str] | None:
+    """The names of the flat outputs; None for a model that does not know them."""
+    if isinstance(model, keras.Sequential) or not hasattr(model, "_outputs_struct"):
+        return None
+    return list(model.output_names)

@@ -1,7 +1,6 @@
 """What a logger promises while a model trains: nothing changes, nothing is lost, nothing breaks."""
 
 import copy
-import io
 import os
 import random
 import signal
@@ -10,17 +9,33 @@ import sys
 import textwrap
 import time
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from trainings import (
+    SHAPE,
+    Subclassed,
+    X,
+    Y,
+    compiled,
+    dense,
+    half_precision,
+    nested,
+    picture,
+    stack,
+    steps_by_tag,
+    summaries,
+    train,
+)
 
 from kvis2.callbacks import (
+    ActivationLogger,
     CamLogger,
     ExplanationLogger,
+    FilterLogger,
     Observation,
     Picture,
     PictureLogger,
@@ -32,71 +47,14 @@ from kvis2.localization import energy_in_box, pointing_game
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),  # Keras on itself
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras
+    pytest.mark.filterwarnings("ignore:.*__array__ implementation:DeprecationWarning"),  # Keras
 ]
 
-SHAPE = (12, 10, 3)
-X = np.random.default_rng(0).random((24, *SHAPE)).astype(np.float32)
-Y = np.arange(24) % 3
 PROBES = 4
-
-
-def stack(*, built=True, noise=False):
-    inputs = [keras.Input(SHAPE)] if built else []
-    randomness = [
-        keras.layers.RandomFlip("horizontal"),
-        keras.layers.RandomTranslation(0.1, 0.1),
-        keras.layers.GaussianNoise(0.1),
-    ]
-    return [
-        *inputs,
-        *(randomness if noise else []),
-        keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
-        keras.layers.BatchNormalization(),
-        *([keras.layers.Dropout(0.3)] if noise else []),
-        keras.layers.GlobalAveragePooling2D(),
-        keras.layers.Dense(3, activation="softmax"),
-    ]
-
-
-def dense():
-    return [keras.Input(SHAPE), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
-
-
-def compiled(model, optimizer="sgd", **options):
-    model.compile(optimizer, "sparse_categorical_crossentropy", **options)
-    return model
-
-
-def train(model, *callbacks, epochs=3, batch_size=8, **options):
-    return model.fit(
-        X, Y, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=list(callbacks), **options
-    )
 
 
 def logger_of(log_dir, kind=CamLogger, **options):
     return kind(log_dir, X[:PROBES], Y[:PROBES], **{"on_error": "raise", **options})
-
-
-def summaries(run):
-    """Every (step, tag, value) in the event files of a run, in the order of writing."""
-    found = []
-    for file in sorted(Path(run).glob("*tfevents*")):
-        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            found += [(event.step, v.tag, tf.make_ndarray(v.tensor)) for v in event.summary.value]
-    return found
-
-
-def steps_by_tag(run):
-    by_tag = {}
-    for step, tag, _ in summaries(run):
-        by_tag.setdefault(tag, []).append(step)
-    return by_tag
-
-
-def picture(value):
-    return np.asarray(Image.open(io.BytesIO(value[2])))
 
 
 # Nothing changes.
@@ -112,27 +70,37 @@ def shuffled_dataset():
     return data.map(lambda x, y: (flip(x, training=True), y)), None
 
 
-def outcome(data, build, log_dir, **logging):
+def explanations(log_dir, source, **logging):
+    options = {"max_images": PROBES, "on_error": "raise", **logging}
+    return [
+        CamLogger(log_dir, source, boxes=[[0, 0, 5, 6]] * PROBES, **options),
+        SaliencyLogger(log_dir, source, **options),
+    ]
+
+
+def features(log_dir, source, **logging):
+    options = {"on_error": "raise", **logging}
+    return [
+        FilterLogger(log_dir, maximize={"steps": 3}, input_range=(0, 1), **options),
+        ActivationLogger(log_dir, source, max_images=PROBES, **options),
+    ]
+
+
+def outcome(data, build, loggers=None, **logging):
     """Train, and return all that the training could have left behind."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(5)
     model = compiled(keras.Sequential(stack(built=build, noise=True)), "adam", metrics=["accuracy"])
     x, y = data()
-    callbacks = []
-    if log_dir is not None:
-        source = (x, y) if y is not None else x
-        options = {"max_images": PROBES, "on_error": "raise", **logging}
-        callbacks = [
-            CamLogger(log_dir, source, boxes=[[0, 0, 5, 6]] * PROBES, **options),
-            SaliencyLogger(log_dir, source, **options),
-        ]
+    source = (x, y) if y is not None else x
+    callbacks = loggers(source=source, **logging) if loggers else []
     history = model.fit(
         x, y, batch_size=8 if y is not None else None, epochs=3, verbose=0, callbacks=callbacks
     ).history
-    if callbacks:
-        assert all(callback.history["step"] for callback in callbacks)
-        for logged in ("kvis2_pointing_game", "kvis2_energy_in_box"):
-            history.pop(logged)
+    assert all(callback.history["step"] for callback in callbacks)
+    for logged in ("kvis2_pointing_game", "kvis2_energy_in_box"):
+        assert (logged in history) == (loggers is explanations)
+        history.pop(logged, None)
     variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     draws = (
         random.random(),
@@ -146,18 +114,20 @@ def outcome(data, build, log_dir, **logging):
 
 
 @pytest.mark.parametrize(
-    ("data", "build", "unit"),
+    ("loggers", "data", "build", "unit"),
     [
-        (array_data, True, "epoch"),
-        (shuffled_dataset, False, "batch"),
-        pytest.param(array_data, False, "batch", marks=pytest.mark.slow),
-        pytest.param(shuffled_dataset, True, "epoch", marks=pytest.mark.slow),
+        (explanations, array_data, True, "epoch"),
+        (explanations, shuffled_dataset, False, "batch"),
+        (features, shuffled_dataset, False, "batch"),
+        pytest.param(explanations, array_data, False, "batch", marks=pytest.mark.slow),
+        pytest.param(explanations, shuffled_dataset, True, "epoch", marks=pytest.mark.slow),
+        pytest.param(features, array_data, True, "epoch", marks=pytest.mark.slow),
     ],
 )
-def test_training_is_bit_identical_with_and_without_loggers(tmp_path, data, build, unit):
-    history, variables, draws = outcome(data, build, None)
+def test_training_is_bit_identical_with_and_without_loggers(tmp_path, loggers, data, build, unit):
+    history, variables, draws = outcome(data, build)
     logged_history, logged_variables, logged_draws = outcome(
-        data, build, tmp_path, unit=unit, every=1 if unit == "epoch" else 2
+        data, build, loggers, log_dir=tmp_path, unit=unit, every=1 if unit == "epoch" else 2
     )
     assert logged_history == history
     assert logged_draws == draws
@@ -264,31 +234,6 @@ def test_other_scores(tmp_path, score, explained):
 
 
 # Nothing breaks.
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.parts = stack(built=False)
-
-    def call(self, x, training=False):
-        for layer in self.parts:
-            x = layer(x, training=training) if "norm" in layer.name else layer(x)
-        return x
-
-
-def nested():
-    backbone = keras.Sequential(stack()[:3], name="backbone")
-    inputs = keras.Input(SHAPE)
-    x = keras.layers.GlobalAveragePooling2D()(backbone(inputs))
-    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
-
-
-def half_precision():
-    layers = stack()
-    for layer in layers[1:]:
-        layer.dtype_policy = "mixed_float16"
-    return keras.Sequential(layers)
 
 
 MODELS = {
