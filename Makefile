@@ -27,4 +27,5 @@ demo:  ## Train the demo for about a minute, and show it in TensorBoard
 	tensorboard --logdir logs/demo
 
 bench:  ## Measure kvis2 against its peers
-	python -m benchmarks
+	python -m benchmarks.environments
+	python -m benchmarks --markdown docs/performance.md --json docs/performance.json

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kvis2 import targets
 from kvis2.compilation import Compiled, compiled
-from kvis2.explainer import Explainer, _make_probe, _seed_field
+from kvis2.explainer import Explainer, probe_of, seed_field
 from kvis2.fields import batch_signature, signature
 from kvis2.inputs import Batch
 from kvis2.objectives import as_objectives, before_activation
@@ -102,7 +102,7 @@ class DeepDream(Explainer):
         self.high = np.asarray(input_range[1], np.float32)
         self.early = pre_activation
         self.seed = seed
-        _seed_field(seed)
+        seed_field(seed)
 
     def __call__(
         self, score: Any, seed_input: Any, *, snapshots: list[np.ndarray] | None = None
@@ -186,7 +186,7 @@ class DeepDream(Explainer):
 
         def make() -> Compiled:
             self._traces += 1
-            probe = functools.partial(_make_probe, weakref.ref(self.model), method, batch.packing)
+            probe = functools.partial(probe_of, weakref.ref(self.model), method, batch.packing)
             return Compiled(method, probe, score, inputs, axes)
 
         run = compiled(self.model, key, make)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -250,7 +251,7 @@ class Explainer:
         def make() -> Compiled:
             self._traces += 1
             reference = weakref.ref(self.model)
-            make_probe = functools.partial(_make_probe, reference, method, batch.packing)
+            make_probe = functools.partial(probe_of, reference, method, batch.packing)
             return Compiled(method, make_probe, score, inputs, axes, self.jit_compile)
 
         return compiled(self.model, key, make)
@@ -262,7 +263,7 @@ class Explainer:
             vars(method).pop(name, None)
         method.rows = rows
         if "seed" in vars(method):
-            method.seed = _seed_field(method.seed)
+            method.seed = seed_field(method.seed)
         return method
 
     def _finished(self, maps: np.ndarray) -> np.ndarray:
@@ -300,7 +301,7 @@ class Explainer:
         )
 
 
-def _seed_field(seed: Any) -> np.ndarray:
+def seed_field(seed: Any) -> np.ndarray:
     """The seed as a field; fresh entropy, from no global generator, for None."""
     if seed is None:
         return np.random.default_rng().integers(2**31 - 1, size=(), dtype=np.int32)
@@ -312,9 +313,7 @@ def _seed_field(seed: Any) -> np.ndarray:
     return np.asarray(seed, np.int32)
 
 
-def _make_probe(
-    reference: Callable[[], keras.Model | None], method: Explainer, packing: Any
-) -> Probe:
+def probe_of(reference: Callable[[], keras.Model | None], method: Explainer, packing: Any) -> Probe:
     model = reference()
     assert model is not None
     probe = Probe(
@@ -372,8 +371,8 @@ def feeds(inputs: tf.Tensor, activations: tf.Tensor) -> bool:
 
 def automatic_rows(inputs: Sequence[np.ndarray]) -> int:
     """How many rows a forward pass takes best: 16 of 224 x 224 pixels, 128 of small ones."""
-    values = max(int(np.prod(each.shape[1:])) for each in inputs)
-    return int(np.clip(16 * 224 * 224 * 3 // max(values, 1), 1, 128))
+    values = max(math.prod(each.shape[1:]) for each in inputs)
+    return max(1, min(128, 16 * 224 * 224 * 3 // max(values, 1)))
 
 
 def _modified(

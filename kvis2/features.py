@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kvis2 import targets
 from kvis2.compilation import Compiled, compiled
-from kvis2.explainer import Explainer, _make_probe, automatic_rows
+from kvis2.explainer import Explainer, probe_of, automatic_rows
 from kvis2.fields import signature
 from kvis2.images import colorize, grid
 from kvis2.inputs import Batch, open_axes
@@ -42,7 +42,7 @@ class _Features(Explainer):
         shapes = tuple((each.dtype.name, each.shape[1:]) for each in batch.arrays)
 
         def make() -> Compiled:
-            probe = functools.partial(_make_probe, weakref.ref(self.model), method, batch.packing)
+            probe = functools.partial(probe_of, weakref.ref(self.model), method, batch.packing)
             return Compiled(method, probe, [], batch.rows(0, 1), axes)
 
         run = compiled(self.model, (signature(method), shapes), make)
@@ -140,7 +140,7 @@ def kernel_sheet(
     Returns:
         uint8 RGB `(height, width, 3)`.
     """
-    values = _planes(kernels(layer)[:filters])
+    values = planes(kernels(layer)[:filters])
     peaks = np.abs(values).max(axis=(1, 2, 3), keepdims=True)
     values = np.divide(values, peaks, out=np.zeros_like(values), where=peaks > 0)
     if values.shape[-1] == 3:
@@ -154,7 +154,7 @@ def kernel_sheet(
     return grid(tiles, columns=None if shown == 1 else shown, margin=2)
 
 
-def _planes(values: np.ndarray) -> np.ndarray:
+def planes(values: np.ndarray) -> np.ndarray:
     """Kernels of any rank as `(filters, height, width, inputs)`."""
     if values.ndim == 2:  # Dense: the inputs are a row of pixels.
         return values[:, None, :, None]

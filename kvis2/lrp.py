@@ -161,7 +161,7 @@ class LRP(Attribution):
     def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The relevance maps, the conservation error and the share of the biases."""
         relevances, flow = self._relevances(probe, score, inputs)
-        start = flow.restored(flow.started()) / probe._scale
+        start = flow.restored(flow.started()) / probe.gradient_scale
         end = tf.add_n([summed_by_sample(each) for each in relevances if each is not None])
         error = tf.math.divide_no_nan(tf.abs(start - end), tf.abs(start))
         return [*self.reduced(relevances, probe, inputs), error, flow.bias_share()]

@@ -15,7 +15,7 @@ import tensorflow as tf
 from kvis2 import scores, targets
 from kvis2.ascent_callbacks import AscentCallback, AscentState
 from kvis2.compilation import Compiled, compiled
-from kvis2.explainer import Explainer, _make_probe, _seed_field, automatic_rows
+from kvis2.explainer import Explainer, probe_of, seed_field, automatic_rows
 from kvis2.fields import batch_signature, signature
 from kvis2.inputs import Batch
 from kvis2.modifiers import LinearOutput
@@ -139,7 +139,7 @@ class ActivationMaximization(Explainer):
             self.transforms = as_transforms(transforms)
         self.before_activation = pre_activation
         self.seed = seed
-        _seed_field(seed)
+        seed_field(seed)
 
     def __call__(
         self, score: Any, seed_input: Any = None, *, callbacks: Sequence[AscentCallback] = ()
@@ -180,7 +180,7 @@ class ActivationMaximization(Explainer):
 
         def make() -> Compiled:
             self._traces += 1
-            probe = functools.partial(_make_probe, weakref.ref(self.model), method, packing)
+            probe = functools.partial(probe_of, weakref.ref(self.model), method, packing)
             return Compiled(method, probe, score, inputs, [()] * len(inputs), self.jit_compile)
 
         return compiled(self.model, key, make)

@@ -129,7 +129,7 @@ class Probe:
         self.layer = None if searches else targets.find_layer(model, layer)
         self._searches_layer = layer == targets.LAST_SPATIAL
         self.output_shapes: list[tf.TensorShape] = []
-        self._scale = _FLOAT16_SCALE if _has_float16(model) else 1.0
+        self.gradient_scale = _FLOAT16_SCALE if _has_float16(model) else 1.0
         _check_layout(model)
 
     def __call__(self, score: Any, inputs: Tensors) -> Trace:
@@ -144,7 +144,7 @@ class Probe:
         forward = self._forward(score, inputs)
         total = self._total(forward)
         watched = self._watched(forward, inputs, total)
-        gradients = tf.gradients(total * self._scale, tensors_of(watched))
+        gradients = tf.gradients(total * self.gradient_scale, tensors_of(watched))
         return self._trace(inputs, forward, total, watched, gradients)
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
@@ -210,7 +210,7 @@ class Probe:
             if eager:
                 tape.watch([each for each in inputs if each.dtype.is_floating])
             forward = self._forward(score, inputs, further=taps(calls, tape))
-            total = self._total(forward) * self._scale
+            total = self._total(forward) * self.gradient_scale
         sources = [*inputs, *(call.output for call in calls)]
         gradients = tape.gradient(total, sources) if eager else tf.gradients(total, sources)
         exact = [None if each is None else self._unscaled(each) for each in gradients]
@@ -268,7 +268,7 @@ class Probe:
             if tf.executing_eagerly():
                 tape.watch(sources)
             total, values = function(sources)
-            scaled = total * self._scale
+            scaled = total * self.gradient_scale
         if tf.executing_eagerly():
             gradients = tape.gradient(scaled, sources)
         else:  # `tf.gradients` sees the ReLU gradients of the modifiers, a tape does not.
@@ -431,13 +431,13 @@ class Probe:
                 tape.watch([each for each in inputs if each.dtype.is_floating])
             forward = self._forward(score, inputs, tape)
             total = self._total(forward)
-            scaled = total * self._scale
+            scaled = total * self.gradient_scale
         watched = self._watched(forward, inputs, total)
         gradients = tape.gradient(scaled, tensors_of(watched))
         return self._trace(inputs, forward, total, watched, gradients)
 
     def _unscaled(self, gradient: Any) -> tf.Tensor:
-        return tf.cast(tf.convert_to_tensor(gradient), tf.float32) / self._scale
+        return tf.cast(tf.convert_to_tensor(gradient), tf.float32) / self.gradient_scale
 
     def _channels_last(self, activations: Any) -> tf.Tensor:
         if isinstance(activations, Steps):

@@ -26,9 +26,13 @@ def resize(maps: tf.Tensor, size: Sequence[int | tf.Tensor]) -> tf.Tensor:
         TensorShape([1, 224, 224])
     """
     for axis, length in enumerate(size, start=1):
-        if _static(maps.shape[axis]) == _static(length) is not None:
-            continue
-        maps = along(maps, axis, _interpolation(tf.shape(maps)[axis], length))
+        old, new = maps.shape[axis], _static(length)
+        if old is None or new is None:
+            maps = along(maps, axis, _interpolation(tf.shape(maps)[axis], length))
+        elif old != new:
+            with tf.init_scope():  # A constant of the graph, instead of thirty operations.
+                matrix = _interpolation(old, new).numpy()
+            maps = along(maps, axis, matrix)
     return maps
 
 
@@ -74,6 +78,10 @@ def blur(images: tf.Tensor, deviation: float | tf.Tensor, axes: Sequence[int]) -
 def along(maps: tf.Tensor, axis: int, matrix: tf.Tensor) -> tf.Tensor:
     """The product of `matrix` `(new, old)` with every line of `maps` along one axis."""
     last = maps.shape.rank - 1
+    if axis == last:
+        return tf.matmul(maps, matrix, transpose_b=True)
+    if axis == last - 1:
+        return tf.matmul(matrix, maps)
     order = [each for each in range(last + 1) if each != axis] + [axis]
     product = tf.matmul(tf.transpose(maps, order), matrix, transpose_b=True)
     return tf.transpose(product, [order.index(each) for each in range(last + 1)])

@@ -127,7 +127,9 @@ def eigen_grad_cam(activations: Array, gradients: Array) -> Array:
 
 
 def ablation_cam(activations: Array, score: Callable[[Array], Array]) -> Array:
-    """Ramaswamy 2020: `ReLU(sum_k w_k A_k)`, `w_k = (y - y_k) / y`.
+    """Desai 2020: `ReLU(sum_k w_k A_k)`, `w_k = (y - y_k) / |y|`.
+
+    The paper divides by `y`, which it takes to be positive.
 
     Args:
         activations: The layer's output.
@@ -139,7 +141,7 @@ def ablation_cam(activations: Array, score: Callable[[Array], Array]) -> Array:
     for k in range(activations.shape[-1]):
         ablated = activations.copy()
         ablated[..., k] = 0
-        weights[:, k] = (complete - score(ablated)) / complete
+        weights[:, k] = (complete - score(ablated)) / np.abs(complete)
     return relu(weighted_sum(weights, activations))
 
 

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from kvis2 import GradCAM, GuidedReLU, LayerCAM, LinearOutput, Saliency, ScoreCAM
+from kvis2.compilation import trace_count
 from kvis2.overrides import overriding
-from kvis2.probe import trace_count
 from kvis2.resampling import resize
 from kvis2.types import Override
 
@@ -142,11 +142,11 @@ def test_a_model_and_its_passes_die_together(images):
 
 
 def test_new_score_functions_do_not_pile_up(small_model, images):
-    from kvis2 import probe
+    from kvis2 import compilation
 
-    for index in range(probe._MOST_PASSES + 3):
+    for index in range(compilation._MOST_PASSES + 3):
         GradCAM(small_model)(lambda output, i=index: output[:, i % 4] * 2.0, images[:1] + 1)
-    assert len(probe._PASSES[small_model]) == probe._MOST_PASSES
+    assert len(compilation._PASSES[small_model]) == compilation._MOST_PASSES
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_folded_equals_unfolded(name, scale_and_center):
 
 def operations(model, modifiers):
     """The kinds of operations that a pass needs for its outputs."""
-    from kvis2.probe import ancestors
+    from kvis2.feature_maps import ancestors
 
     @tf.function(autograph=False)
     def run(inputs):

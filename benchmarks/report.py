@@ -1,0 +1,251 @@
+"""The numbers as a page: one table of times, one of first calls and memory, and what else is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.agreement import KNOWN_DIFFERENCES
+from benchmarks.cases import FLOOR, METHODS, OURS, PEERS, floor_goal, peer_goal
+from benchmarks.measurement import Row
+from benchmarks.reasons import reason
+
+_FIRST_CALL_GOAL = 2.0
+
+
+def line(row: Row) -> str:
+    """One line for the terminal."""
+    parts = [f"floor {_time(row, FLOOR)}"]
+    for name in row.rivals:
+        ratio = row.ratio(name, FLOOR)
+        if ratio is not None and name != FLOOR:
+            parts.append(f"{name} {_spread(ratio)}")
+    return f"{row.case.name}: " + ", ".join(parts)
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The page of all numbers.
+
+    Args:
+        document: What `python -m benchmarks --json` wrote.
+    """
+    rows = [Row.from_json(each) for each in document["rows"]]
+    parts = [
+        "# Performance",
+        "This page is written by `make bench`; every number on it was measured in one run.",
+        _machine(document),
+        "## Time",
+        "The floor is one compiled forward (and backward) pass of the plain model, as far as the "
+        "method needs it, at the best chunk size, written without any explainer (`benchmarks/"
+        "floors.py`). Ratios are medians over rounds in which all rivals ran in turn, quartiles in "
+        "brackets. The column of kvis2 is its time over that of the floor; the columns of the "
+        "peers are their time over that of kvis2, so above 1 kvis2 is ahead. A rival is timed only "
+        "after its maps were seen to be those of the floor. Batch normalisation is folded where "
+        "kvis2 does so by itself; so a ratio can be below 1.",
+        _times(rows),
+        *_differences(rows),
+        "## Where kvis2 is not where it is to be",
+        _short_of(rows),
+        "## First call and memory",
+        "Building the explainer and calling it once; and the most memory above the loaded model.",
+        _first_calls(rows),
+        *_extras(document["extras"]),
+        "## What was left out",
+        _left_out(rows, document["extras"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    versions = {
+        name: version for each in document["versions"].values() for name, version in each.items()
+    }
+    ours = document["versions"].get(FLOOR, {})
+    listed = ", ".join(f"{name} {v}" for name, v in sorted((versions | ours).items()))
+    return (
+        f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory']}, {machine['system']}, Python {machine['python']}, load "
+        f"{machine['load']} at the end, {document['seconds'] / 60:.0f} minutes.\n\n{listed}."
+    )
+
+
+def _times(rows: Sequence[Row]) -> str:
+    peers = [name for name in PEERS if any(row.ratio(name, OURS) for row in rows)]
+    lines = []
+    for row in rows:
+        ours = row.ratio(OURS, FLOOR)
+        cells = [row.case.name, METHODS[row.case.method].floor, _time(row, FLOOR)]
+        cells += [_spread(ours), f"≤ {floor_goal(row.case):g}", *(_peer(row, p) for p in peers)]
+        lines.append(cells)
+    return _table(["", "floor", "its time", "kvis2 / floor", "goal", *peers], lines)
+
+
+def _peer(row: Row, peer: str) -> str:
+    ratio = row.ratio(peer, OURS)
+    if ratio is not None:
+        mark = "*" if (row.case.method, peer) in KNOWN_DIFFERENCES else ""
+        return f"{_spread(ratio)}{mark}"
+    return "left out" if peer in row.rivals and row.rivals[peer].left_out else "-"
+
+
+def _differences(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    for row in rows:
+        for name, measured in row.rivals.items():
+            known = KNOWN_DIFFERENCES.get((row.case.method, name))
+            if known and measured.seconds and measured.agreement:
+                correlation = measured.agreement.correlation
+                notes.append(f"{name}, {row.case.name}: {known} (correlation {correlation:.3f}).")
+    return ["\\* Computes something a little different:", _bullets(notes)] if notes else []
+
+
+def _short_of(rows: Sequence[Row]) -> str:
+    """Every goal that was not reached, with the reason."""
+    missed = []
+    for row in rows:
+        ratio = row.ratio(OURS, FLOOR)
+        if ratio is not None and ratio[0] > floor_goal(row.case):
+            missed.append(
+                f"{row.case.name}: {ratio[0]:.2f} floors, goal {floor_goal(row.case):g}: "
+                f"{reason(row.case.name)}."
+            )
+        for peer in PEERS:
+            ahead, goal = row.ratio(peer, OURS), peer_goal(row.case, peer)
+            if ahead is not None and ahead[0] < goal:
+                missed.append(
+                    f"{row.case.name}: {peer} takes {ahead[0]:.2f} times as long, goal {goal:g}: "
+                    f"{reason(row.case.name, peer)}."
+                )
+    return _bullets(missed) or "Nowhere."
+
+
+def _first_calls(rows: Sequence[Row]) -> str:
+    names = [FLOOR, OURS, *PEERS]
+    names = [n for n in names if any(n in row.rivals and row.rivals[n].seconds for row in rows)]
+    lines = []
+    for row in rows:
+        cells = [row.case.name]
+        for name in names:
+            measured = row.rivals.get(name)
+            if measured is None or not measured.seconds or measured.first_seconds is None:
+                cells.append("-")
+                continue
+            memory = "?" if not _is_number(measured.peak_mib) else f"{measured.peak_mib:.0f} MiB"
+            cells.append(f"{measured.first_seconds:.2f} s, {memory}")
+        lines.append(cells)
+    return _table(["", *names], lines)
+
+
+def _extras(extras: dict[str, Any]) -> Iterator[str]:
+    found = {name: each for name, each in extras.items() if "left_out" not in each}
+    if "imports" in found:
+        each = found["imports"]
+        yield "## Import"
+        yield (
+            f"`import kvis2` takes {each['kvis2_seconds']:.2f} s after `import tensorflow, keras` "
+            f"({each['tensorflow_and_keras_seconds']:.1f} s); goal 0.2 s."
+        )
+    if "endurance" in found:
+        yield "## Many calls"
+        yield _table(
+            ["LayerCAM, another class each time", "calls", "traces", "memory grown"],
+            [
+                [name, str(each["calls"]), str(each["traces"]), f"{each['grown_mib']:+.1f} MiB"]
+                for name, each in found["endurance"].items()
+            ],
+        )
+    if "training" in found:
+        yield "## CamLogger"
+        yield "Eight images once per epoch, pictures written; medians after the first epoch."
+        yield _table(
+            ["", "images per epoch", "epoch", "logging", "share", "first logging"],
+            [
+                [
+                    name,
+                    str(each["images"]),
+                    f"{each['epoch_seconds']:.2f} s",
+                    f"{1000 * each['logging_seconds']:.0f} ms",
+                    f"{each['share']:.1%}",
+                    f"{each['first_logging_seconds']:.2f} s",
+                ]
+                for name, each in found["training"].items()
+            ],
+        )
+    if "growth" in found:
+        yield "## Growth"
+        yield "![Time over batch, side, channels and depth](images/growth.png)"
+        yield (
+            "Exponents of the last doubling (1 is linear; pixels grow with the square of the side, "
+            "and a convolution with the square of its channels):"
+        )
+        yield _bullets(
+            f"{axis}: "
+            + ", ".join(f"{name} {_exponent(each, name):.2f}" for name in each["seconds"])
+            for axis, each in found["growth"].items()
+        )
+
+
+def _exponent(axis: dict[str, Any], method: str) -> float:
+    x, y = axis["values"], axis["seconds"][method]
+    return math.log(y[-1] / y[-2]) / math.log(x[-1] / x[-2])
+
+
+def _left_out(rows: Sequence[Row], extras: dict[str, Any]) -> str:
+    notes = [
+        f"{row.case.name}: {name}: {measured.left_out}"
+        for row in rows
+        for name, measured in row.rivals.items()
+        if measured.left_out
+    ]
+    notes += [f"{name}: {each['left_out']}" for name, each in extras.items() if "left_out" in each]
+    return _bullets(notes) or "Nothing."
+
+
+def plot(document: dict[str, Any], path: Path) -> None:
+    """Draw how time grows, one panel for each axis, on logarithmic scales."""
+    from matplotlib.figure import Figure
+
+    growth = document["extras"]["growth"]
+    if "left_out" in growth:
+        return
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    for axes, (name, each) in zip(figure.subplots(2, 2).flat, growth.items(), strict=True):
+        for method, seconds in each["seconds"].items():
+            axes.loglog(each["values"], seconds, marker="o", markersize=4, label=method)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(each["values"], list(map(str, each["values"])))
+        axes.minorticks_off()
+        axes.set_xlabel({"side": "side of the images (pixels)"}.get(name, name))
+        axes.set_ylabel("seconds per call")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _time(row: Row, name: str) -> str:
+    seconds = sorted(row.rivals[name].seconds)
+    if not seconds:
+        return "-"
+    middle = seconds[len(seconds) // 2]
+    return f"{1000 * middle:.3g} ms" if middle < 1 else f"{middle:.3g} s"
+
+
+def _spread(ratio: tuple[float, float, float] | None) -> str:
+    return "-" if ratio is None else f"{ratio[0]:.2f} [{ratio[1]:.2f} to {ratio[2]:.2f}]"
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    ruled = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ruled)
+
+
+def _bullets(notes: Any) -> str:
+    return "\n".join(f"- {note}" for note in notes)

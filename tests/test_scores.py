@@ -1,0 +1,145 @@
+"""Scores on outputs written out by hand, and the sentences for those that do not fit."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kvis2 import BinaryScore, CategoricalScore, GradCAM, Saliency, ScoreCAM
+from kvis2.scores import ContrastScore, RegressionScore, SegmentationScore, as_scores
+
+CLASSES = tf.constant([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
+MAPS = tf.reshape(tf.range(2 * 2 * 3 * 2, dtype=tf.float32), (2, 2, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (CategoricalScore(1), [5, 3]),
+        (CategoricalScore([2, 0]), [2, 7]),
+        (ContrastScore(1, 0), [4, -4]),
+        (ContrastScore([1, 2], [2, 1]), [3, 1]),
+        (RegressionScore(), [1, 7]),
+        (RegressionScore("decrease"), [-1, -7]),
+        (RegressionScore(["increase", "decrease"], unit=[2, 1]), [2, -3]),
+    ],
+)
+def test_score_of_a_vector(score, expected):
+    np.testing.assert_array_equal(as_scores(score, 2)(CLASSES), expected)
+
+
+def test_regression_of_a_model_that_returns_one_number():
+    np.testing.assert_array_equal(RegressionScore("decrease")(tf.constant([2.0, 3.0])), [-2, -3])
+
+
+def test_segmentation_is_the_mean_over_the_mask():
+    mask = np.zeros((2, 2, 3))
+    mask[0, 0, 1] = mask[0, 1, 2] = 1  # Of class 1: (0, 1) holds 3, (1, 2) holds 11.
+    mask[1, 0, 0], mask[1, 1, 1] = 3, 1  # Weighted; of class 0: 12 and 20.
+    np.testing.assert_allclose(SegmentationScore([1, 0], mask)(MAPS), [7, (3 * 12 + 20) / 4])
+
+
+def test_segmentation_without_a_mask_is_the_mean_over_all_pixels():
+    for score in SegmentationScore(1), SegmentationScore(1, np.ones((1, 2, 3), bool)):
+        np.testing.assert_allclose(as_scores(score, 2)(MAPS), [6, 18])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: RegressionScore("up"), "'increase' or 'decrease'"),
+        (lambda: RegressionScore([]), "'increase' or 'decrease'"),
+        (lambda: RegressionScore(unit=1.5), "Expected class indices"),
+        (lambda: ContrastScore(1, []), "Expected class indices"),
+        (lambda: SegmentationScore(0, np.zeros((2, 3, 3))), r"empty mask for sample \[0, 1\]"),
+        (lambda: SegmentationScore(0, np.ones(3)), r"shape \(batch, \*spatial\)"),
+        (lambda: SegmentationScore(0, -np.ones((1, 3, 3))), "weights from 0 up"),
+    ],
+)
+def test_wrong_argument(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("score", "shape", "said"),
+    [
+        (ContrastScore(1, 3), (None, 3), "from 0 to 2"),
+        (RegressionScore(unit=1), (None, 1), "from 0 to 0"),
+        (SegmentationScore(2), (None, 4, 4, 2), "from 0 to 1"),
+        (
+            SegmentationScore(0, np.ones((1, 3, 4))),
+            (None, 4, 4, 2),
+            r"\(batch, 4, 4\).*\(1, 3, 4\)",
+        ),
+        (BinaryScore(True), (None, 3), r"shape \(batch, 1\)"),
+    ],
+)
+def test_score_that_does_not_fit_the_output(score, shape, said):
+    with pytest.raises(ValueError, match=said):
+        score.validate(tf.TensorShape(shape))
+
+
+def test_one_mask_for_each_sample_and_another_is_not_another_trace():
+    inputs = keras.Input((6, 5, 1))
+    x = keras.layers.Conv2D(3, 3, padding="same", activation="relu", name="features")(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 1, activation="softmax")(x))
+    images = np.random.default_rng(0).random((2, 6, 5, 1), dtype="float32")
+    saliency = Saliency(model, normalize=False)
+    for column in range(5):
+        mask = np.zeros((2, 6, 5), bool)
+        mask[:, :, column] = True
+        maps = saliency(SegmentationScore([0, 1], mask), images)
+        seen = np.flatnonzero(maps.max(axis=(0, 1)))
+        assert set(seen) <= {column - 1, column, column + 1}  # The kernel is 3 pixels wide.
+        assert column in seen
+    assert saliency.trace_count == 1
+    with pytest.raises(ValueError, match=r"a score for every sample: 2 .*Received: 3 mask"):
+        saliency(SegmentationScore(0, np.ones((3, 6, 5))), images)
+
+
+def test_contrast_is_the_difference_of_the_gradients(small_model, images):
+    saliency = Saliency(small_model, keepdims=True, normalize=False)
+    found = saliency(ContrastScore(2, 1), images)
+    np.testing.assert_allclose(found, saliency(2, images) - saliency(1, images), atol=1e-6)
+
+
+class TestOneSigmoidUnit:
+    """Class 0 is minus the logit, and one minus the probability."""
+
+    @pytest.fixture
+    def model(self):
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.Conv2D(3, 3, activation="relu", name="features")(inputs)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
+
+    @pytest.fixture
+    def images(self):
+        return np.random.default_rng(0).random((3, 8, 8, 1), dtype="float32")
+
+    def test_binary_score_is_the_class(self, model, images):
+        saliency = Saliency(model, keepdims=True, normalize=False)
+        for target in (0, 1):
+            found = saliency(BinaryScore(target), images)
+            np.testing.assert_array_equal(found, saliency(target, images))
+
+    def test_contrast_of_the_two_classes_is_twice_the_logit(self, model, images):
+        saliency = Saliency(model, keepdims=True, normalize=False)
+        found = saliency(ContrastScore(1, 0), images)
+        np.testing.assert_allclose(found, 2 * saliency(1, images), atol=1e-6)
+
+    def test_score_cam_weighs_by_the_probability_of_either_class(self, model, images):
+        """Score-CAM of the two classes: the weights p and 1 - p, so the maps add up."""
+        cam = ScoreCAM(model, normalize=False, resize=False)
+        both = cam(BinaryScore(False), images) + cam(BinaryScore(True), images)
+        features = keras.Model(model.inputs, model.get_layer("features").output)
+        np.testing.assert_allclose(both, features.predict(images, verbose=0).sum(-1), atol=1e-5)
+
+    def test_per_sample_targets(self, model, images):
+        cam = GradCAM(model, normalize=False)
+        with pytest.warns(UserWarning, match="no evidence"):
+            maps = cam(BinaryScore([True, False, True]), images)
+        positive = np.abs(maps).reshape(3, -1).max(1) > 0
+        assert positive[0] != positive[1]
+        assert positive[0] == positive[2]
