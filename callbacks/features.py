@@ -17,7 +17,7 @@ from kvis2.callbacks.probes import class_labels, probe_names, take_probes
 from kvis2.callbacks.writers import Picture
 from kvis2.colors import color_table
 from kvis2.drawing import LINE, WHITE, write
-from kvis2.features import planes, activations, kernels
+from kvis2.features import activations, kernels, planes
 from kvis2.images import captioned, colorize, displayable, grid, resize
 from kvis2.lrp_layers import CONVOLUTIONS
 from kvis2.maximization import ActivationMaximization

@@ -47,7 +47,7 @@ from kvis2.scores import (
     Score,
     SegmentationScore,
 )
-from kvis2.tokens import token_grid
+from kvis2.tokens import TokenGrid, token_grid
 from kvis2.version import __version__
 
 __all__ = [
@@ -94,6 +94,7 @@ __all__ = [
     "SmoothGrad",
     "SmoothGradCAMPlusPlus",
     "SmoothGradSquared",
+    "TokenGrid",
     "UnitsScore",
     "VarGrad",
     "XGradCAM",

@@ -314,6 +314,7 @@ def seed_field(seed: Any) -> np.ndarray:
 
 
 def probe_of(reference: Callable[[], keras.Model | None], method: Explainer, packing: Any) -> Probe:
+    """The probe of a compiled pass, which holds its model weakly."""
     model = reference()
     assert model is not None
     probe = Probe(

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kvis2 import targets
 from kvis2.compilation import Compiled, compiled
-from kvis2.explainer import Explainer, probe_of, automatic_rows
+from kvis2.explainer import Explainer, automatic_rows, probe_of
 from kvis2.fields import signature
 from kvis2.images import colorize, grid
 from kvis2.inputs import Batch, open_axes

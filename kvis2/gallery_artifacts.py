@@ -163,11 +163,11 @@ class Subject:
         """The settings of a preset, in the colours and the range of this model."""
         chart = preset["parametrization"]
         assert isinstance(chart, Standardized)
-        in_order = {
-            "offset": self.space.in_order(chart.offset),
-            "scale": self.space.in_order(chart.scale),
-        }
-        chart = dataclasses.replace(chart, **in_order)
+        chart = dataclasses.replace(
+            chart,
+            offset=self.space.in_order(chart.offset),
+            scale=self.space.in_order(chart.scale),
+        )
         return {**preset, "parametrization": chart, **self.image}
 
     @property
@@ -236,10 +236,12 @@ def _gradients(
     """Pictures of one signed gradient `(1, height, width, channels)`, which is computed once."""
     explain = functools.cache(explain)
     for part in parts:
-        picture = _PARTS[part]
-        yield Piece(
-            f"{title}_{part}.png", lambda picture=picture: Made(picture(explain()[0])), parameters
-        )
+        make = functools.partial(_painted, _PARTS[part], explain)
+        yield Piece(f"{title}_{part}.png", make, parameters)
+
+
+def _painted(paint: Callable[[Any], Picture], explain: Callable[[], Any]) -> Made:
+    return Made(paint(explain()[0]))
 
 
 def vanilla(subject: Subject) -> Iterator[Piece]:
@@ -294,15 +296,15 @@ def gradient_times_image(subject: Subject) -> Iterator[Piece]:
         "Guided": lambda: InputXGradient(subject.model, model_modifier=_GUIDED, **_RAW),
         "Integrated": lambda: _integrated(subject, True),
     }
-    for kind, explainer in explainers.items():
+
+    def explained(kind: str) -> Any:
+        return explainers[kind]()(subject.label, subject.batch)
+
+    for kind in explainers:
         parameters = {"points": subject.effort.path} if kind == "Integrated" else {}
-        yield from _gradients(
-            f"{kind}_grad_times_image",
-            ["gray"],
-            lambda explainer=explainer: explainer()(subject.label, subject.batch),
-            label=subject.label,
-            **parameters,
-        )
+        explain = functools.partial(explained, kind)
+        title = f"{kind}_grad_times_image"
+        yield from _gradients(title, ["gray"], explain, label=subject.label, **parameters)
 
 
 def _smoothed(subject: Subject, kind: str, noise: float) -> Any:
@@ -356,20 +358,17 @@ def _cam(
     """A map in grey, in colours, and over the photograph."""
 
     @functools.cache
-    def heatmap() -> Any:
-        return make()(subject.label, subject.batch)[0]
+    def heatmaps() -> Any:
+        return make()(subject.label, subject.batch)
 
-    def over_photograph() -> Picture:
-        return images.overlay(subject.picture, heatmap(), 0.4, subject.colormap)
-
-    pictures: dict[str, Callable[[], Picture]] = {
-        "Grayscale": lambda: images.colorize(heatmap(), "gray"),
-        "Heatmap": lambda: images.colorize(heatmap(), subject.colormap),
-        "On_Image": over_photograph,
+    pictures: dict[str, Callable[[Any], Picture]] = {
+        "Grayscale": lambda maps: images.colorize(maps, "gray"),
+        "Heatmap": lambda maps: images.colorize(maps, subject.colormap),
+        "On_Image": lambda maps: images.overlay(subject.picture, maps, 0.4, subject.colormap),
     }
     parameters = {"label": subject.label, **parameters, "colormap": subject.colormap}
-    for part, picture in pictures.items():
-        yield Piece(f"{title}_{part}.png", lambda picture=picture: Made(picture()), parameters)
+    for part, paint in pictures.items():
+        yield Piece(f"{title}_{part}.png", functools.partial(_painted, paint, heatmaps), parameters)
 
 
 def grad_cam(subject: Subject) -> Iterator[Piece]:
@@ -408,12 +407,11 @@ def lrp(subject: Subject) -> Iterator[Piece]:
         error = round(float(explainer.conservation_error[0]), 4)
         return Made(relevance_picture(maps[0]), {"conservation error": error})
 
-    parameters = {"label": subject.label, "composite": type(composite).__name__}
-    first_half = subject.convolutions(5)[:3]
-    for path in (None, *evenly(subject.layers or first_half, len(subject.layers) or 2)):
-        name = "pixels" if path is None else in_file(path)
-        at = {"at": "the pixels" if path is None else path}
-        yield Piece(f"LRP_{name}.png", functools.partial(relevance, path), parameters | at)
+    paths = subject.layers or evenly(subject.convolutions(5)[:3], 2)
+    for path in (None, *paths):
+        at = "pixels" if path is None else path
+        parameters = {"label": subject.label, "composite": type(composite).__name__, "at": at}
+        yield Piece(f"LRP_{in_file(at)}.png", functools.partial(relevance, path), parameters)
 
 
 # -- filters --------------------------------------------------------------------------------------
@@ -537,15 +535,16 @@ def class_images(subject: Subject) -> Iterator[Piece]:
         "L1": {"decay": "l1"},
         "L2": {"decay": "l2"},
         "blur": {"blur_every": 2},
-        "regularised": {"decay": "l2", "blur_every": 4, "clip": 0.1},
+        # The clip of 0.1 of the original, which had no effect there, would leave nothing to see.
+        "regularised": {"decay": "l2", "blur_every": 4, "clip": 2.0},
     }
     for label in subject.labels:
         for name, recipe in recipes.items():
             run = functools.cache(functools.partial(_class_image, subject, label, recipe, steps))
             parameters = {"label": label, **recipe, "steps": steps}
-            title = f"class_{label}_{name}"
-            yield Piece(f"{title}.png", lambda run=run: run()[0], parameters)
-            yield Piece(f"{title}.gif", lambda run=run: run()[1], parameters)
+            for index, suffix in enumerate(("png", "gif")):
+                make = functools.partial(_one_of, run, index)
+                yield Piece(f"class_{label}_{name}.{suffix}", make, parameters)
 
 
 def _class_image(
@@ -558,6 +557,10 @@ def _class_image(
     pictures = [subject.space.decode(each)[0] for each in (found, *snapshots.images)]
     final, *way = [images.grid([each], margin=0) for each in pictures]
     return Made(final), Made(_captioned(way, [f"step {step}" for step in snapshots.steps]))
+
+
+def _one_of(run: Callable[[], tuple[Made, ...]], index: int) -> Made:
+    return run()[index]
 
 
 def photograph(subject: Subject) -> Iterator[Piece]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 
 @dataclass
@@ -118,8 +119,9 @@ def page(contents: Contents, folder: Path, artifacts: Iterable[str]) -> str:
         HTML without scripts; the pictures are the files beside it, nothing else is loaded.
     """
     order = list(artifacts)
-    links = [f'<a href="#{_text(name)}">{_text(name)}</a>' for name in contents.sections]
-    body = [f"<h1>{_text(contents.model)}</h1>", f"<nav>{''.join(links)}</nav>"]
+    links = [f'<a href="#{quote(name)}">{_text(name)}</a>' for name in contents.sections]
+    title = _text(Path(contents.model).name)
+    body = [f"<h1>{title}</h1>", f"<nav>{''.join(links)}</nav>"]
     for section, line in contents.sections.items():
         body.append(f'<h2 id="{_text(section)}">{_text(section)}</h2><p>{_text(line)}</p>')
         for artifact in order:
@@ -127,7 +129,7 @@ def page(contents: Contents, folder: Path, artifacts: Iterable[str]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(contents.model)}: gallery</title><style>{_STYLE}</style></head><body>\n"
+        f"<title>{title}: gallery</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
     )
@@ -163,9 +165,9 @@ def _artifact(contents: Contents, folder: Path, section: str, artifact: str) -> 
 def _figure(name: str, entry: Entry, common: Mapping[str, Any]) -> str:
     own = {key: value for key, value in entry.parameters.items() if key not in common}
     words = ", ".join(filter(None, [_listed(own), _listed(entry.findings)]))
-    file = html.escape(name, quote=True)
+    file = quote(name)
     return (
-        f'<figure><a href="{file}"><img src="{file}" alt="{file}" loading="lazy"></a>'
+        f'<figure><a href="{file}"><img src="{file}" alt="{_text(name)}" loading="lazy"></a>'
         f"<figcaption>{_text(Path(name).name)}<br>{_text(words)}</figcaption></figure>"
     )
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from kvis2 import scores, targets
 from kvis2.ascent_callbacks import AscentCallback, AscentState
 from kvis2.compilation import Compiled, compiled
-from kvis2.explainer import Explainer, probe_of, seed_field, automatic_rows
+from kvis2.explainer import Explainer, automatic_rows, probe_of, seed_field
 from kvis2.fields import batch_signature, signature
 from kvis2.inputs import Batch
 from kvis2.modifiers import LinearOutput

@@ -1,0 +1,74 @@
+"""The table in docs/model_matrix.md: written from the outcomes of a test run, and read back."""
+
+from collections.abc import Mapping
+
+from model_zoo import GROUPS
+
+GREEN = "yes"
+_HEAD = """# What kvis2 explains: model kinds and explainers
+
+Written by the test run `UPDATE_DOCS=1 pytest -m "" tests/test_model_matrix.py`; the tests check
+that it is current. ✓: the map is finite and not blank, that of a batch is that of each sample
+alone, and, where the model is the same network in another dress (nested, subclassed, saved,
+channels first, ...), the map is the plain model's. A number: refused, with the sentence below.
+The kinds are built in `tests/model_zoo.py`.
+"""
+_TITLES = {
+    "model": "How the model is made",
+    "output": "What comes out",
+    "input": "What goes in",
+    "precision and layout": "Precision, layout, and the way it runs",
+    "keras.applications": "keras.applications, random weights",
+}
+
+
+def rendered(outcomes: Mapping[tuple[str, str], str]) -> str:
+    """The page for the outcomes of all cells (kind, explainer)."""
+    methods = list(dict.fromkeys(method for _, method in outcomes))
+    kinds = list(dict.fromkeys(kind for kind, _ in outcomes))
+    refusals = list(dict.fromkeys(each for each in outcomes.values() if each not in (GREEN, "")))
+    lines = [_HEAD]
+    for group in dict.fromkeys(GROUPS.values()):
+        lines += [f"## {_TITLES[group]}", "", _row(["kind", *methods])]
+        lines += [_row(["---"] * (len(methods) + 1))]
+        for kind in kinds:
+            if GROUPS[kind] == group:
+                found = [outcomes[kind, method] for method in methods]
+                marks = [_mark(each, refusals) for each in found]
+                lines.append(_row([kind, *marks]))
+        lines.append("")
+    lines += ["## Refusals", ""]
+    lines += [f"{number}. {each}" for number, each in enumerate(refusals, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def parsed(page: str) -> dict[tuple[str, str], str]:
+    """The outcomes that a page holds: the way back from `rendered`."""
+    refusals = {
+        number: sentence
+        for number, _, sentence in (line.partition(". ") for line in page.splitlines())
+        if number.isdecimal()
+    }
+    outcomes: dict[tuple[str, str], str] = {}
+    methods: list[str] = []
+    for line in page.splitlines():
+        if not line.startswith("| ") or line.startswith("| ---"):
+            continue
+        first, *marks = [each.strip() for each in line.removeprefix("|")[:-1].split("|")]
+        if first == "kind":
+            methods = marks
+            continue
+        for method, mark in zip(methods, marks, strict=True):
+            outcomes[first, method] = GREEN if mark == "✓" else refusals.get(mark, "")
+    return outcomes
+
+
+def _mark(outcome: str, refusals: list[str]) -> str:
+    """A tick, the number of a refusal, or nothing where a cell has not been run."""
+    if outcome in refusals:
+        return str(refusals.index(outcome) + 1)
+    return "✓" if outcome == GREEN else ""
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
