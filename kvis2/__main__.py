@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+
+from kvis2 import gallery
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,9 +18,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 if something could not be made. Wrong arguments exit with 2.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
-    from kvis2 import gallery
-
     parser = argparse.ArgumentParser(prog="python -m kvis2")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(

@@ -32,8 +32,10 @@ class AttentionMap(Explainer):
             not square.
     """
 
+    takes_layer = False
+
     def __init__(self, model: Any, *, leading: int = 1, **options: Any) -> None:
-        super().__init__(model, None, **options)
+        super().__init__(model, **options)
         if isinstance(leading, bool) or not isinstance(leading, int) or leading < 0:
             raise ValueError(
                 "Expected `leading` to be a number of tokens, 0 or more. "

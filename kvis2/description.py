@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import activations, targets
+from kvis2 import targets
+from kvis2.activation_kinds import counted
 from kvis2.compilation import UNTRACEABLE
 from kvis2.inputs import Batch, specifications
 from kvis2.probe import Probe, Survey
@@ -138,7 +139,7 @@ def describe(model: keras.Model, inputs: Any = None) -> Description:
         parameters=model.count_params(),
         inputs=tuple(zip(names, dtypes, shapes, strict=True)),
         outputs=_outputs(model, survey),
-        activations=dict(activations.counted(survey.operations)) if survey.operations else None,
+        activations=dict(counted(survey.operations)) if survey.operations else None,
         maps=maps,
         default=maps[-1].layer if maps else None,
     )

@@ -66,6 +66,8 @@ class Explainer:
     """Attributes that a call sets: `explain` returns them after the maps, `(batch,)` each."""
     folds_batch_norm = False
     """Whether `fold_batch_norm=None` means True: where maps stay within 1e-4 of the exact ones."""
+    takes_layer = True
+    """Whether `layer=` means anything to the method."""
     rows: int
     """How many rows one forward pass may hold: `batch_size`, once the input is known."""
     seed: int | np.ndarray | None
@@ -91,6 +93,12 @@ class Explainer:
         verbose: int = 0,
     ) -> None:
         targets.check_built(model)
+        if layer is not None and not self.takes_layer:
+            raise ValueError(
+                f"Expected no `layer` for {type(self).__name__}, which explains the input. "
+                f"Received: {layer!r}. Leave it out, or take a method that looks at a layer, "
+                "such as GradCAM or Saliency."
+            )
         if normalize is True or normalize not in _NORMALIZATIONS:
             raise ValueError(
                 f"Expected `normalize` to be one of {_NORMALIZATIONS}. Received: {normalize!r}. "

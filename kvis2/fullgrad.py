@@ -50,10 +50,12 @@ class FullGrad(Explainer):
     reports = ("completeness_gap",)
     completeness_gap: np.ndarray
 
+    takes_layer = False
+
     def __init__(
         self, model: Any, *, layers: Sequence[LayerReference] | None = None, **options: Any
     ) -> None:
-        super().__init__(model, None, **options)
+        super().__init__(model, **options)
         if layers is None:
             found = [path for path, layer in targets.walk(self.model) if _has_bias(layer)]
         else:

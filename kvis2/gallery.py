@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kvis2 import images
+from kvis2 import images, targets
 from kvis2.description import Description, describe
 from kvis2.gallery_artifacts import ARTIFACTS, OF_THE_MODEL, QUICK, Effort, Made, Piece, Subject
 from kvis2.gallery_index import Contents, Entry, Failure, page
@@ -141,8 +141,9 @@ def _with_warnings(make: Callable[[], Made]) -> tuple[Made, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         made = make()
-    own = [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
-    return made, list(dict.fromkeys(own))
+    # What libraries warn one another of is nothing that a reader of the page can mend.
+    notes = [str(w.message) for w in caught if not issubclass(w.category, DeprecationWarning)]
+    return made, list(dict.fromkeys(notes))
 
 
 def _write(path: Path, made: Made) -> None:
@@ -252,7 +253,7 @@ def run(options: argparse.Namespace) -> int:
         subject = dataclasses.replace(
             base, picture=space.read(path, base.size), original=space.read(path, None)
         )
-        probabilities = np.asarray(model(subject.batch, training=False), np.float64)
+        probabilities = _outputs(model, subject.batch)
         label = _label(probabilities, options.label, description)
         subject = dataclasses.replace(subject, labels=(label,))
         labels.append(label)
@@ -337,6 +338,13 @@ def _described(model: keras.Model) -> Description:
             "none. Use the gradient methods of kvis2 by themselves."
         )
     return description
+
+
+def _outputs(model: keras.Model, batch: np.ndarray) -> np.ndarray:
+    """The first output of the model, `(batch, ..., units)`."""
+    # A model of one input may have been built to take it in a list, or a dict.
+    given = keras.tree.map_structure(lambda _: batch, targets.input_structure(model))
+    return np.asarray(keras.tree.flatten(model(given, training=False))[0], np.float64)
 
 
 def _label(outputs: np.ndarray, asked: int | None, description: Description) -> int:

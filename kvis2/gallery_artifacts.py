@@ -110,6 +110,10 @@ class Subject:
         """The photograph as the model takes it, `(1, height, width, channels)`."""
         return self.space.encode(self.picture[None])
 
+    def pictures(self, found: Any) -> NDArray[np.uint8]:
+        """uint8 pictures of images that were optimised, in the structure of the model's input."""
+        return self.space.decode(keras.tree.flatten(found)[0])
+
     def depths(self, count: int) -> list[str]:
         """Feature maps at `count` depths: the last of each size, the smallest sizes."""
         if self.layers:
@@ -467,7 +471,7 @@ def filter_images(subject: Subject) -> Iterator[Piece]:
             settings = {"steps": steps, "parametrization": subject.fourier(), **subject.image}
         found = ActivationMaximization(subject.model, path, **settings)(filters)
         captions = [f"filter {each}" for each in filters]
-        return Made(images.strip(list(subject.space.decode(found)), captions))
+        return Made(images.strip(list(subject.pictures(found)), captions))
 
     for path in subject.convolutions(subject.effort.depths):
         filters = spread(subject.filter_count(path), subject.effort.filters)
@@ -489,7 +493,7 @@ def inversions(subject: Subject) -> Iterator[Piece]:
         else:
             settings = {"steps": steps, "parametrization": subject.fourier(), **subject.image}
         inversion = FeatureInversion(subject.model, path, **settings)
-        picture = subject.space.decode(inversion(subject.batch))[0]
+        picture = subject.pictures(inversion(subject.batch))[0]
         assert inversion.errors is not None
         return Made(
             images.grid([picture], margin=0), {"error": round(float(inversion.errors[0]), 3)}
@@ -519,7 +523,7 @@ def deep_dream(subject: Subject) -> Iterator[Piece]:
             settings["step_size"] = subject.space.in_order(tuple(settings["step_size"])) * unit
         dream = DeepDream(subject.model, path, input_range=subject.space.bounds, **settings)
         found = dream(filter_, subject.space.encode(photograph[None]))
-        return Made(images.grid(list(subject.space.decode(found)), margin=0))
+        return Made(images.grid(list(subject.pictures(found)), margin=0))
 
     for filter_ in spread(subject.filter_count(path), 2):
         parameters = {"layer": path, "filter": filter_, "steps": steps, "recipe": subject.recipe}
@@ -554,7 +558,7 @@ def _class_image(
     settings = subject.ascent(presets.class_image(steps=steps, **recipe))
     snapshots = Snapshots(max(1, steps // subject.effort.frames))
     found = ActivationMaximization(subject.model, **settings)(label, callbacks=[snapshots])
-    pictures = [subject.space.decode(each)[0] for each in (found, *snapshots.images)]
+    pictures = [subject.pictures(each)[0] for each in (found, *snapshots.images)]
     final, *way = [images.grid([each], margin=0) for each in pictures]
     return Made(final), Made(_captioned(way, [f"step {step}" for step in snapshots.steps]))
 

@@ -77,6 +77,8 @@ class PathAttribution(Attribution):
     reports = ("completeness_gap",)
     completeness_gap: np.ndarray
 
+    takes_layer = False
+
     def __init__(
         self,
         model: Any,
@@ -87,7 +89,7 @@ class PathAttribution(Attribution):
         keepdims: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(model, None, reduce=reduce, keepdims=keepdims, **options)
+        super().__init__(model, reduce=reduce, keepdims=keepdims, **options)
         self.baselines = Baselines(self.model, baseline)
         self.multiply_by_inputs = multiply_by_inputs
 

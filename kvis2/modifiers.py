@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kvis2.activations import activation, called, counted
+from kvis2.activation_kinds import activation, called, counted
 from kvis2.types import Override
 
 

@@ -33,6 +33,8 @@ class Perturbation(Explainer):
             forward pass.
     """
 
+    takes_layer = False
+
     def __init__(
         self,
         model: Any,
@@ -41,7 +43,7 @@ class Perturbation(Explainer):
         model_modifier: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(model, None, model_modifier=model_modifier, **options)
+        super().__init__(model, model_modifier=model_modifier, **options)
         if isinstance(value, str) and value != "blur":
             raise ValueError(
                 "Expected `value` to be a number or 'blur'. "

@@ -7,7 +7,16 @@ import keras
 import numpy as np
 import pytest
 
-from kvis2 import GradCAM, LinearOutput, Saliency, ScoreCAM
+from kvis2 import (
+    RISE,
+    FullGrad,
+    GradCAM,
+    IntegratedGradients,
+    LinearOutput,
+    Occlusion,
+    Saliency,
+    ScoreCAM,
+)
 from kvis2.scores import BinaryScore, CategoricalScore
 
 
@@ -168,6 +177,13 @@ def test_wrong_option(small_model, options):
 )
 def test_wrong_saliency_option(small_model, options):
     sentence(lambda: Saliency(small_model, **options))
+
+
+@pytest.mark.parametrize("method", [IntegratedGradients, Occlusion, RISE, FullGrad])
+def test_layer_for_a_method_that_explains_the_input(small_model, method):
+    assert f"no `layer` for {method.__name__}" in sentence(
+        lambda: method(small_model, layer="late")
+    )
 
 
 @pytest.mark.parametrize("most", [0, -3, 2.5])
