@@ -70,7 +70,7 @@ def test_smooth_grad_cam_plus_plus_of_one_draw_is_grad_cam_plus_plus(case):
 
 
 def test_ablation_weights_of_a_linear_head_are_its_shares(case):
-    """y - y_k = w_k mean(A_k) where only the average pooling and a dense layer follow."""
+    """y - y_k = w_k mean(A_k), over |y|, where only average pooling and a dense layer follow."""
     activations = case.values.conv2
     columns = case.net.dense[:, case.classes].T
     bias = case.net.bias[case.classes]
@@ -78,7 +78,7 @@ def test_ablation_weights_of_a_linear_head_are_its_shares(case):
     def score(values):
         return (values.mean(axis=(1, 2)) * columns).sum(axis=-1) + bias
 
-    weights = columns * activations.mean(axis=(1, 2)) / score(activations)[:, None]
+    weights = columns * activations.mean(axis=(1, 2)) / np.abs(score(activations))[:, None]
     expected = references.relu(references.weighted_sum(weights, activations))
     assert_same(references.ablation_cam(activations, score), expected)
 
