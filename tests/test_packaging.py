@@ -55,8 +55,8 @@ def test_requirements_have_lower_bounds_where_needed_and_no_upper_ones():
         "tensorflow": ">=2.16",
         "keras": ">=3.3",
         "numpy": "",
-        "matplotlib": "",
-        "pillow": "",
+        "matplotlib": ">=3.5",
+        "pillow": ">=10.1",
     }
     operators = {spec.operator for each in requirements for spec in each.specifier}
     assert operators <= {">="}
