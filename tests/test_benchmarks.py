@@ -320,6 +320,7 @@ def test_calibrated_statistics_are_those_of_the_images():
     assert model.get_layer("norm").momentum == 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options"),
     [

@@ -231,6 +231,7 @@ def test_maximised_filters_excite_their_filters_more_than_those_of_others(tmp_pa
     assert responses[1, 0] < 0
 
 
+@pytest.mark.slow
 def test_maximised_filters_are_compiled_once_and_start_alike(tmp_path):
     model = compiled(two_convolutions())
     model.optimizer.learning_rate.assign(0.0)
@@ -425,6 +426,7 @@ def test_every_kind_of_model(tmp_path, name, kind):
     assert trace_count(model) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["run_eagerly", "jit_compile"])
 def test_every_kind_of_compilation(tmp_path, kind, how):
@@ -447,6 +449,7 @@ def test_no_picture_is_lost_beside_tensorboard_with_update_freq(tmp_path):
         assert all(steps == list(range(6)) for steps in tags.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_fit_of_another_model_starts_anew_in_a_run_of_its_own(tmp_path, kind):
     logger = KINDS[kind](tmp_path, filters=2) if kind == "filters" else KINDS[kind](tmp_path)
@@ -460,6 +463,7 @@ def test_a_second_fit_of_another_model_starts_anew_in_a_run_of_its_own(tmp_path,
     assert {tuple(s) for s in steps_by_tag(tmp_path / f"{RUNS[kind]}_2").values()} == {(1, 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_used_logger_can_be_copied_and_the_copy_used(tmp_path, kind):
     logger = KINDS[kind](tmp_path)

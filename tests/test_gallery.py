@@ -116,6 +116,7 @@ def expected_files(artifacts):
     }
 
 
+@pytest.mark.slow
 def test_everything_is_made_listed_and_kept(run):
     assert list(EXPECTED) == list(ARTIFACTS)
     status, folder, _ = run()

@@ -537,6 +537,7 @@ def test_one_trace_serves_all_classes_batches_and_weights():
     assert_same(after, lrp.LRP(model, normalize=False)([0, 1, 2], images))
 
 
+@pytest.mark.slow
 def test_mixed_precision_gives_nearly_the_same_map():
     model = net(resnet_like, bias=True)
     half = keras.models.clone_model(
@@ -657,6 +658,7 @@ def test_depth_is_the_longest_way_from_the_input():
     np.testing.assert_allclose(found, np.repeat(found[:, :1], 4, axis=1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_presets_are_what_they_say():
     model = keras.Sequential(
         [keras.Input((4, 4, 2)), layers.Conv2D(3, 2), layers.Conv2D(2, 2), layers.Flatten()]
