@@ -259,13 +259,15 @@ def _step(call: RuledCall) -> Step:
     """What the rule gets to see of a call."""
     if call.part is None:
         inputs = [tf.cast(each, tf.float32) for each in call.inputs]
-        return Step(call.path, call.layer, inputs, call.function)
+        output = tf.cast(call.output, tf.float32)
+        return Step(call.path, call.layer, inputs, call.function, output)
     (source,) = call.inputs if call.before is None else call.before.inputs
     inputs = tf.stop_gradient(tf.cast(source, tf.float32))
+    output = tf.cast((call if call.after is None else call.after).output, tf.float32)
     before = None if call.before is None else call.before.layer
     after = None if call.after is None else call.after.layer
-    affine, function = folded(call.part, inputs, before, after)
-    return Step(call.path, call.layer, [inputs], function, affine)
+    affine, function = folded(call.part, inputs, output, before, after)
+    return Step(call.path, call.layer, [inputs], function, output, affine)
 
 
 def summed_by_sample(values: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from kvis2.folding import scale_and_shift
+from kvis2.lrp_operations import is_not_negative
 from kvis2.lrp_rules import Affine
 from kvis2.overrides import overriding
 from kvis2.types import Override
@@ -129,6 +130,7 @@ def _in_dtype_of(inputs: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
 def folded(
     part: LinearPart,
     inputs: tf.Tensor,
+    output: tf.Tensor,
     before: keras.layers.BatchNormalization | None = None,
     after: keras.layers.BatchNormalization | None = None,
 ) -> tuple[Affine, Callable[[tf.Tensor], tf.Tensor]]:
@@ -137,6 +139,7 @@ def folded(
     Args:
         part: The linear part of a layer.
         inputs: float32, the input of `before` if there is one, else of the part.
+        output: float32, what the forward pass made of it.
         before: The normalisation of the part's input, if any.
         after: The normalisation of its output, if any.
     """
@@ -161,10 +164,24 @@ def folded(
         with keras.StatelessScope(state_mapping=replaced):
             return part.call(values)
 
-    offset = None
-    if any(each is not None for each in (part.bias, before, after)):
+    if before is None:
+        offset = _offset(part, after, output.shape.rank)
+    else:  # On the rim, what padding adds does not get the shift of `before`.
         offset = function(tf.zeros_like(inputs[:1]))
-    return Affine(inputs, kernel, offset, apply), function
+    return Affine(inputs, kernel, offset, output, apply, is_not_negative(inputs)), function
+
+
+def _offset(
+    part: LinearPart, after: keras.layers.BatchNormalization | None, rank: int
+) -> tf.Tensor | None:
+    """What `after(part(0))` is, in a shape that broadcasts to the output; None for nothing."""
+    offset = None if part.bias is None else tf.cast(tf.convert_to_tensor(part.bias), tf.float32)
+    if after is not None:
+        scale, shift = scale_and_shift(after)
+        offset = shift if offset is None else scale * offset + shift
+    if offset is None or getattr(part.layer, "data_format", None) != "channels_first":
+        return offset
+    return tf.reshape(offset, [-1, *[1] * (rank - 2)])
 
 
 def normalizes_channels(batch_norm: keras.Layer, layer: keras.Layer, rank: int) -> bool:

@@ -13,6 +13,10 @@ import tensorflow as tf
 
 from kvis2.lrp_rules import proportional
 
+# Results that are never below zero, and sums that are not where no summand is.
+_NOT_NEGATIVE = frozenset(("Relu", "Relu6", "Sigmoid", "Softmax", "Softplus", "Abs", "Square"))
+_AVERAGES = frozenset(("AddV2", "AvgPool", "AvgPool3D", "Mean", "Sum"))
+
 # What moves or selects values moves their relevance: the gradient of these is their rule.
 MOVES = frozenset(
     (
@@ -234,6 +238,23 @@ def _is_broadcast(operand: tf.Tensor, other: tf.Tensor) -> bool:
     return any(a == 1 and b != 1 for a, b in zip(operand.shape, other.shape, strict=True))
 
 
+def is_not_negative(tensor: tf.Tensor) -> bool:
+    """Whether the graph tells that no value is below zero: behind a ReLU, also pooled or padded."""
+    pending = [tensor]
+    while pending:
+        each = pending.pop()
+        operation = each.op
+        if operation.type == "IdentityN":
+            pending.append(operation.inputs[each.value_index])
+        elif operation.type in MOVES or operation.type in _AVERAGES:
+            pending.extend(x for x in operation.inputs if x.dtype.is_floating)
+        elif operation.type not in _NOT_NEGATIVE:
+            value = tf.get_static_value(each)
+            if value is None or value.min(initial=0) < 0:
+                return False
+    return True
+
+
 def relevance_of(
     operation: tf.Operation, relevance: tf.Tensor, dependence: Dependence
 ) -> list[tf.Tensor | None]:
@@ -253,7 +274,8 @@ def relevance_of(
     else:
         halves = 1 / len(receivers) if operation.type in _BILINEAR else 1.0
         function = _again(operation, receivers)
-        received = proportional(function, inputs, halves * float32, _EPSILON)
+        output = tf.cast(operation.outputs[0], tf.float32)
+        received = proportional(function, inputs, output, halves * float32, _EPSILON)
     for i, each in zip(receivers, received, strict=True):
         shares[i] = tf.cast(each, operation.inputs[i].dtype)
     return shares

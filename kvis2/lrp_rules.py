@@ -22,12 +22,22 @@ class Affine(NamedTuple):
     """A layer as `z = apply(inputs, kernel) + offset`, linear in the inputs and in the kernel.
 
     BatchNormalization right before or after the layer is part of `kernel` and `offset`.
+
+    Attributes:
+        inputs: What the kernel is applied to.
+        kernel: The weights.
+        offset: What is added, broadcast to the output; None for nothing.
+        output: The sum `z`, as the forward pass computed it.
+        apply: The part that is linear in both of its arguments.
+        not_negative: Whether `inputs` are known to have no negative value, as after a ReLU.
     """
 
     inputs: tf.Tensor
     kernel: tf.Tensor
     offset: tf.Tensor | None
+    output: tf.Tensor
     apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    not_negative: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Step:
         inputs: The tensors that receive relevance.
         function: Computes the output from the inputs; an activation is left out, because
             relevance passes it unchanged.
+        output: What the forward pass computed so. A rule that uses it, and not the value of
+            `function`, costs no second forward pass.
         affine: Kernel and offset of a convolution or dense layer; None for other layers.
     """
 
@@ -47,6 +59,7 @@ class Step:
     layer: keras.Operation
     inputs: list[tf.Tensor]
     function: Callable[..., tf.Tensor]
+    output: tf.Tensor
     affine: Affine | None = None
 
 
@@ -112,7 +125,7 @@ class Epsilon(Rule):
 
     def relevance(self, step: Step, relevance: tf.Tensor) -> list[tf.Tensor]:
         """The share of every input."""
-        return proportional(step.function, step.inputs, relevance, self.epsilon)
+        return proportional(step.function, step.inputs, step.output, relevance, self.epsilon)
 
 
 class Norm(Epsilon):
@@ -171,13 +184,13 @@ class AlphaBeta(_KernelRule):
 
     def shares(self, layer: Affine, relevance: tf.Tensor) -> tf.Tensor:
         """Positive and negative contributions, each over their own sum."""
-        (a_plus, a_minus), (w_plus, w_minus) = _parts(layer.inputs), _parts(layer.kernel)
+        w_plus, w_minus = _parts(layer.kernel)
         b_plus, b_minus = _offset_parts(layer)
-        plus = [(a_plus, w_plus), (a_minus, w_minus)]
+        plus = _signed_terms(layer, w_plus, w_minus)
         shares = self.alpha * redistributed(layer, plus, b_plus, relevance, self.epsilon)
         if not self.beta:
             return shares
-        minus = [(a_plus, w_minus), (a_minus, w_plus)]
+        minus = _signed_terms(layer, w_minus, w_plus)
         return shares - self.beta * redistributed(layer, minus, b_minus, relevance, self.epsilon)
 
 
@@ -218,24 +231,23 @@ class Gamma(_KernelRule):
         """Contributions that agree with the sign of the output are strengthened."""
         w_plus, w_minus = _parts(layer.kernel)
         b_plus, b_minus = _offset_parts(layer)
-        output = layer.apply(layer.inputs, layer.kernel)
-        positive = (output if layer.offset is None else output + layer.offset) >= 0
+        positive = layer.output >= 0
         zero = tf.zeros_like(relevance)
+        strong_plus = layer.kernel + self.gamma * w_plus
+        strong_minus = layer.kernel + self.gamma * w_minus
+        agreeing = _signed_terms(layer, strong_plus, strong_minus)
+        opposite = _signed_terms(layer, strong_minus, strong_plus)
         return self._agreeing(
-            layer, (w_plus, w_minus), b_plus, tf.where(positive, relevance, zero)
-        ) + self._agreeing(layer, (w_minus, w_plus), b_minus, tf.where(positive, zero, relevance))
+            layer, agreeing, b_plus, tf.where(positive, relevance, zero)
+        ) + self._agreeing(layer, opposite, b_minus, tf.where(positive, zero, relevance))
 
     def _agreeing(
         self,
         layer: Affine,
-        favoured: tuple[tf.Tensor, tf.Tensor],
+        terms: Terms,
         favoured_offset: tf.Tensor | None,
         relevance: tf.Tensor,
     ) -> tf.Tensor:
-        terms = [
-            (part, layer.kernel + self.gamma * weights)
-            for part, weights in zip(_parts(layer.inputs), favoured, strict=True)
-        ]
         offset = None
         if layer.offset is not None and favoured_offset is not None:
             offset = layer.offset + self.gamma * favoured_offset
@@ -338,21 +350,26 @@ class DetachedVariance(Rule):
                 return output
             return output + tf.reshape(tf.convert_to_tensor(layer.beta), shape)
 
-        return proportional(normalized, [inputs], relevance, 1e-9)
+        return proportional(normalized, [inputs], step.output, relevance, 1e-9)
 
 
 def proportional(
     function: Callable[..., tf.Tensor],
     inputs: Sequence[tf.Tensor],
+    output: tf.Tensor,
     relevance: tf.Tensor,
     epsilon: float,
 ) -> list[tf.Tensor]:
-    """`a_j sum_k dz_k/da_j R_k / (z_k + epsilon sign(z_k))` for every input of a function."""
+    """`a_j sum_k dz_k/da_j R_k / (z_k + epsilon sign(z_k))` for every input of a function.
+
+    `output` is `z = function(*inputs)`, which is traced again for its gradient only.
+    """
     # Fresh names cut the inputs off from each other, where one is computed from another.
     inputs = [tf.identity(tf.stop_gradient(each)) for each in inputs]
-    output = function(*inputs)
     ratio = tf.math.divide_no_nan(relevance, stabilized(output, epsilon))
-    gradients = tf.gradients(output, inputs, grad_ys=ratio, unconnected_gradients="zero")
+    gradients = tf.gradients(
+        function(*inputs), inputs, grad_ys=ratio, unconnected_gradients="zero"
+    )
     return [a * g for a, g in zip(inputs, gradients, strict=True)]
 
 
@@ -387,6 +404,14 @@ def stabilized(values: tf.Tensor, epsilon: float) -> tf.Tensor:
 def _parts(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The positive and the negative part, `values = plus + minus`."""
     return tf.maximum(values, 0.0), tf.minimum(values, 0.0)
+
+
+def _signed_terms(layer: Affine, for_plus: tf.Tensor, for_minus: tf.Tensor) -> Terms:
+    """The positive inputs with one kernel, the negative ones, where there are any, with another."""
+    if layer.not_negative:
+        return [(layer.inputs, for_plus)]
+    plus, minus = _parts(layer.inputs)
+    return [(plus, for_plus), (minus, for_minus)]
 
 
 def _offset_parts(layer: Affine) -> tuple[tf.Tensor | None, tf.Tensor | None]:
