@@ -211,7 +211,8 @@ class Explainer:
         with progress.running(len(starts), self.verbose) as bar:
             for start in starts:
                 stop = min(start + rows, batch.size)
-                chunks.append(self._run(scores.rows(score, start, stop), batch, start, stop, rows))
+                part = score if rows >= batch.size else scores.rows(score, start, stop)
+                chunks.append(self._run(part, batch, start, stop, rows))
                 if bar is not None:
                     bar.chunk_done()
         joined = zip(*chunks, strict=True)
@@ -249,11 +250,12 @@ class Explainer:
     ) -> Compiled:
         axes = open_axes(self.model, batch)
         shapes = tuple(
-            (each.dtype.name, *(None if i in free else n for i, n in enumerate(each.shape)))
+            (each.dtype, *(None if i in free else n for i, n in enumerate(each.shape)))
             for each, free in zip(inputs, axes, strict=True)
         )
         parts = keras.tree.flatten(score)
-        form = repr(keras.tree.map_structure(lambda part: 0, score))
+        several = isinstance(score, list | dict)
+        form = repr(keras.tree.map_structure(lambda part: 0, score)) if several else None
         key = (signature(method), form, tuple(map(batch_signature, parts)), shapes)
 
         def make() -> Compiled:

@@ -9,7 +9,7 @@ other attribute is part of the trace, and two objects that agree in these share 
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,14 +34,12 @@ def with_fields(owner: T, values: Mapping[str, Any]) -> T:
 
 def signature(owner: Any) -> Hashable:
     """What two objects must have in common to share a trace: all but the values of the fields."""
-    rest = ((name, _hashable(value)) for name, value in sorted(vars(owner).items()))
-    shapes = ((name, each.dtype.name, each.shape) for name, each in fields(owner).items())
-    return (type(owner), tuple(rest), tuple(shapes))
+    return _signature(owner, _whole)
 
 
 def batch_signature(owner: Any) -> Hashable:
     """The signature of an object whose fields have the batch for their first axis."""
-    return signature(with_fields(owner, {k: v[:1] for k, v in fields(owner).items()}))
+    return _signature(owner, _row)
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -75,15 +73,28 @@ def _has_fields(value: Any) -> bool:
     return hasattr(value, "__dict__") and getattr(type(value), "traced_by_value", False)
 
 
-def _hashable(value: Any) -> Hashable:
+def _signature(owner: Any, form: Callable[[Any], Hashable]) -> Hashable:
+    values = vars(owner)
+    return (type(owner), *((name, _hashable(values[name], form)) for name in sorted(values)))
+
+
+def _whole(field: Any) -> Hashable:
+    return (field.dtype, tuple(field.shape))
+
+
+def _row(field: Any) -> Hashable:
+    return (field.dtype, tuple(field.shape[1:]))
+
+
+def _hashable(value: Any, form: Callable[[Any], Hashable]) -> Hashable:
     if _is_field(value):
-        return "field"
+        return form(value)
     if isinstance(value, list | tuple):
-        return (type(value), *map(_hashable, value))
+        return (type(value), *(_hashable(each, form) for each in value))
     if isinstance(value, dict):
-        return (dict, *((k, _hashable(v)) for k, v in sorted(value.items())))
+        return (dict, *((key, _hashable(each, form)) for key, each in sorted(value.items())))
     if _has_fields(value):
-        return signature(value)
+        return _signature(value, form)
     try:
         hash(value)
     except TypeError:
