@@ -64,7 +64,7 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
     names = given.rivals
     if names is None:
         names = [OURS, "tf-keras-vis"] if given.quick else [OURS, *PEERS]
-    seconds = given.seconds or (2.0 if given.quick else 40.0)
+    seconds = given.seconds or (2.0 if given.quick else 20.0)
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = Path(given.models or stack.enter_context(tempfile.TemporaryDirectory()))
@@ -110,8 +110,12 @@ class Crew(contextlib.AbstractContextManager):
     @contextlib.contextmanager
     def at_work(self, case: Case) -> Iterator[dict[str, Any]]:
         """The workers that know the method of a case, the floor first."""
+        workers = {name: self._worker(name) for name in self._names if _knows(name, case)}
+        for worker in workers.values():
+            with contextlib.suppress(WorkerError):  # It will say so again where it is needed.
+                worker.ask("about")  # All have started up before any is measured.
         try:
-            yield {name: self._worker(name) for name in self._names if _knows(name, case)}
+            yield workers
         finally:
             if self._fresh:
                 self._dismiss()

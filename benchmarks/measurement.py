@@ -92,7 +92,7 @@ def measure(
         case: What is explained.
         folder: Where `benchmarks.models.write` put the model.
         workers: The rivals by name; the floor first.
-        seconds: How long the rounds may take together, about; there are three at least.
+        seconds: How long the rounds may take together, about; there are two at least.
         say: Told of every rival that is left out.
     """
     row = Row(case, {name: Measured() for name in workers})
@@ -168,15 +168,18 @@ def _time(
     say: Callable[[str], None],
 ) -> None:
     """Run all in turn, each round starting with another."""
-    repeats, total = {}, 0.0
+    repeats, first = {}, {}
     for name in list(running):
         with _left_out_on_error(row, name, say):
             once = workers[name].ask("time", repeats=1)["seconds"]  # it is warm after this
-            repeats[name] = max(1, math.ceil(_SHORTEST_SAMPLE / once))
-            total += once * repeats[name]
+            repeats[name], first[name] = max(1, math.ceil(_SHORTEST_SAMPLE / once)), once
     running[:] = list(repeats)
-    rounds = int(np.clip(seconds / max(total, 1e-9), 3, 25))
-    for turn in range(rounds):
+    if all(count == 1 for count in repeats.values()):  # A round already.
+        for name in running:
+            row.rivals[name].seconds.append(first[name])
+    total = sum(first[name] * repeats[name] for name in running)
+    rounds = int(np.clip(seconds / max(total, 1e-9), 1 if total > seconds else 3, 25))
+    for turn in range(1, rounds + 1):
         start = turn % len(running)
         for name in running[start:] + running[:start]:
             with _left_out_on_error(row, name, say):

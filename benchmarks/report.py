@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.agreement import KNOWN_DIFFERENCES
 from benchmarks.cases import FLOOR, METHODS, OURS, PEERS, floor_goal, peer_goal
 from benchmarks.measurement import Row
+from benchmarks.models import BUILDERS
 from benchmarks.reasons import reason
 
 _FIRST_CALL_GOAL = 2.0
@@ -31,7 +32,7 @@ def markdown(document: dict[str, Any]) -> str:
     Args:
         document: What `python -m benchmarks --json` wrote.
     """
-    rows = [Row.from_json(each) for each in document["rows"]]
+    rows = sorted((Row.from_json(each) for each in document["rows"]), key=_place)
     parts = [
         "# Performance",
         "This page is written by `make bench`; every number on it was measured in one run.",
@@ -56,6 +57,11 @@ def markdown(document: dict[str, Any]) -> str:
         _left_out(rows, document["extras"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _place(row: Row) -> tuple[int, int, int]:
+    case = row.case
+    return list(METHODS).index(case.method), list(BUILDERS).index(case.model), case.batch
 
 
 def _machine(document: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from benchmarks import models
 from benchmarks.workers import REPOSITORY
 from kvis2.callbacks import CamLogger
 
-EPOCHS = 4
+EPOCHS = 3
 
 
 class _Clock(keras.callbacks.Callback):
@@ -49,7 +49,7 @@ def _demo() -> dict[str, float]:
     assert spec.loader is not None
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    training, _ = demo.make_data(3000, 8, seed=0)
+    training, _ = demo.make_data(6000, 8, seed=0)  # As many as the demo takes by default.
     return _share(demo.make_model(), training.images, training.labels, batch_size=32)
 
 
