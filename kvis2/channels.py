@@ -190,18 +190,21 @@ class AblationCAM(ChannelCAM):
         """The relative fall of the score of each image without each of its channels."""
         space = list(range(1, activations.shape.rank - 1))
         pairs = self.pairs(activations, tf.reduce_any(activations != 0.0, space))
-        layout = targets.data_format(probe.model, probe.layer)
+        whole = probe.output(inputs)
+        first = targets.data_format(probe.model, probe.layer) == "channels_first"
+        rank = whole.shape.rank
+        axis = 1 if first and rank > 2 else rank - 1
 
         def fall(chunk: tf.Tensor) -> tf.Tensor:
             image, channel = chunk[:, 0], chunk[:, 1]
 
             def ablated(output: tf.Tensor) -> tf.Tensor:
-                axis = 1 if layout == "channels_first" and output.shape.rank > 2 else -1
-                count = tf.shape(output)[axis]
+                # Nothing asks for the layer's own output here, so what leads to it is not computed.
+                count = tf.shape(whole)[axis]
                 kept = 1.0 - tf.one_hot(channel, count, dtype=tf.float32)
-                shape = [1] * output.shape.rank
-                shape[0], shape[axis] = -1, count
-                return output * tf.cast(tf.reshape(kept, shape), output.dtype)
+                shape = [count if each == axis else 1 for each in range(1, rank)]
+                kept = tf.cast(tf.reshape(kept, [-1, *shape]), output.dtype)
+                return tf.ensure_shape(tf.gather(whole, image) * kept, output.shape)
 
             rows = [tf.gather(each, image) for each in inputs]
             without = probe.scores_with(scores.take(score, image), rows, ablated)

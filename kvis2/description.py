@@ -38,7 +38,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Description:
-    """What `describe` found. Its text is what is printed.
+    """What a person needs to know of a model before they explain it; `str` of it is the text.
 
     Attributes:
         name: The model's name.
@@ -60,6 +60,40 @@ class Description:
     activations: Mapping[str, int] | None
     maps: tuple[Map, ...]
     default: str | None
+
+    @classmethod
+    def of(cls, model: keras.Model, inputs: Any = None) -> Description:
+        """Describe a model; nothing is printed.
+
+        Args:
+            model: Any built Keras model. It runs once, forward, in a trace; it is not changed.
+            inputs: A batch, for a subclassed model that does not know its inputs.
+
+        Raises:
+            ValueError: If the model is not built, or its inputs are not known.
+
+        Example:
+            >>> Description.of(keras.applications.VGG16()).default
+            'block5_pool'
+        """
+        targets.check_built(model)
+        names, arrays, shapes, packing = _inputs(model, inputs)
+        survey = _survey(model, arrays, shapes, packing)
+        maps = tuple(
+            Map(targets.layer_path(model, call.layer), tuple(size), _channels(model, call))
+            for call, size in zip(survey.calls, survey.sizes, strict=True)
+        )
+        dtypes = [each.dtype.name for each in arrays]
+        return cls(
+            name=model.name,
+            kind=_kind(model),
+            parameters=model.count_params(),
+            inputs=tuple(zip(names, dtypes, shapes, strict=True)),
+            outputs=_outputs(model, survey),
+            activations=dict(counted(survey.operations)) if survey.operations else None,
+            maps=maps,
+            default=maps[-1].layer if maps else None,
+        )
 
     def __str__(self) -> str:
         return "\n".join(
@@ -99,6 +133,8 @@ class Description:
 def describe(model: keras.Model, inputs: Any = None) -> Description:
     """Print what a person needs to know of `model` before they explain it, and return it.
 
+    `Description.of` does the same without printing.
+
     Args:
         model: Any built Keras model. It runs once, forward, in a trace; it is not changed.
         inputs: A batch, for a subclassed model that does not know its inputs.
@@ -125,24 +161,7 @@ def describe(model: keras.Model, inputs: Any = None) -> Description:
         >>> description.default
         'block5_pool'
     """
-    targets.check_built(model)
-    names, arrays, shapes, packing = _inputs(model, inputs)
-    survey = _survey(model, arrays, shapes, packing)
-    maps = tuple(
-        Map(targets.layer_path(model, call.layer), tuple(size), _channels(model, call))
-        for call, size in zip(survey.calls, survey.sizes, strict=True)
-    )
-    dtypes = [each.dtype.name for each in arrays]
-    found = Description(
-        name=model.name,
-        kind=_kind(model),
-        parameters=model.count_params(),
-        inputs=tuple(zip(names, dtypes, shapes, strict=True)),
-        outputs=_outputs(model, survey),
-        activations=dict(counted(survey.operations)) if survey.operations else None,
-        maps=maps,
-        default=maps[-1].layer if maps else None,
-    )
+    found = Description.of(model, inputs)
     print(found)
     return found
 
@@ -187,8 +206,7 @@ def _survey(
     count = targets.output_count(model)
 
     def run(*tensors: tf.Tensor) -> None:
-        probe = Probe(model, targets.LAST_SPATIAL)
-        probe.packing = packing
+        probe = Probe(model, targets.LAST_SPATIAL, packing=packing)
         found.append(probe.survey([score] * count if count > 1 else score, list(tensors)))
 
     specs = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, arrays, strict=True)]

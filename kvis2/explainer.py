@@ -327,16 +327,15 @@ def probe_of(reference: Callable[[], keras.Model | None], method: Explainer, pac
     """The probe of a compiled pass, which holds its model weakly."""
     model = reference()
     assert model is not None
-    probe = Probe(
+    return Probe(
         model,
         method._reference,
         method.modifiers,
         call_index=method.call_index,
         reshape=method.reshape,
         pre_activation=method.pre_activation,
+        packing=packing,
     )
-    probe.packing = packing
-    return probe
 
 
 def placed(

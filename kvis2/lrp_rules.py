@@ -367,9 +367,7 @@ def proportional(
     # Fresh names cut the inputs off from each other, where one is computed from another.
     inputs = [tf.identity(tf.stop_gradient(each)) for each in inputs]
     ratio = tf.math.divide_no_nan(relevance, stabilized(output, epsilon))
-    gradients = tf.gradients(
-        function(*inputs), inputs, grad_ys=ratio, unconnected_gradients="zero"
-    )
+    gradients = tf.gradients(function(*inputs), inputs, grad_ys=ratio, unconnected_gradients="zero")
     return [a * g for a, g in zip(inputs, gradients, strict=True)]
 
 

@@ -39,6 +39,7 @@ _FLOAT16_SCALE = 1024.0
 
 _LEFT_BY_A_CALL: dict[str, Callable[[Any], Any]] = {
     "_called": lambda called: called,
+    "_parent_path": lambda path: path,
     "_losses": lambda _: [],
     "_loss_ids": lambda _: set(),
 }
@@ -108,6 +109,7 @@ class Probe:
         reshape: Applied to the activations of the watched layer before they are used, for
             instance tokens to a grid; gradients get the same shape.
         pre_activation: Watch what enters the activation that is fused into the layer.
+        packing: The structure of the inputs of a model that declares none.
     """
 
     def __init__(
@@ -119,12 +121,14 @@ class Probe:
         call_index: int = -1,
         reshape: Callable[[tf.Tensor], tf.Tensor] | None = None,
         pre_activation: bool = False,
+        packing: Any = 0,
     ) -> None:
         self.model = model
         self.modifiers = tuple(modifiers)
         self.call_index = call_index
         self.reshape = reshape
         self.pre_activation = pre_activation
+        self.packing = packing
         searches = layer is None or layer == targets.LAST_SPATIAL
         self.layer = None if searches else targets.find_layer(model, layer)
         self._searches_layer = layer == targets.LAST_SPATIAL
@@ -240,6 +244,14 @@ class Probe:
         sizes = [spatial_sizes(call, self.model) for call in calls]
         return Survey(forward.results, activations, operations, calls, sizes)
 
+    def output(self, inputs: Tensors) -> tf.Tensor:
+        """Output of the watched layer in its own layout and dtype: one forward pass."""
+        own = [call for call in self._called(inputs)[1] if call.layer is self.layer]
+        # A layer that was searched for is tapped among all others; its call is known by now.
+        call = own[self._call_number] if self._searches_layer else self._chosen_call(own)
+        output = call.output
+        return tf.stack(output, axis=1) if isinstance(output, Steps) else output
+
     def features(
         self, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor] = tf.identity
     ) -> tf.Tensor:
@@ -249,11 +261,8 @@ class Probe:
             inputs: The flat inputs.
             seen: Applied to the output in the layer's own layout.
         """
-        output = self._chosen_call(self._called(inputs)[1]).output
-        if isinstance(output, Steps):
-            output = tf.stack(output, axis=1)
-        output = tf.cast(seen(output), tf.float32)
-        return self._grid(output) if output.shape.rank > 2 else output
+        output = tf.cast(seen(self.output(inputs)), tf.float32)
+        return self.grid(output) if output.shape.rank > 2 else output
 
     def gradients(
         self, function: Callable[[Tensors], tuple[tf.Tensor, Any]], sources: Tensors
@@ -354,12 +363,7 @@ class Probe:
 
     def _packed(self, inputs: Tensors) -> Any:
         structure = targets.input_structure(self.model)
-        if structure is None:
-            structure = self.packing
-        return keras.tree.pack_sequence_as(structure, inputs)
-
-    packing: Any = 0
-    """The structure in which a model that declares none gets its inputs."""
+        return keras.tree.pack_sequence_as(self.packing if structure is None else structure, inputs)
 
     def _watched(self, forward: Forward, inputs: Tensors, total: tf.Tensor) -> Any:
         """What to differentiate by: a tensor or `Steps` of the layer, or the list of inputs."""
@@ -443,9 +447,9 @@ class Probe:
         if isinstance(activations, Steps):
             return tf.stack([self._channels_last(each) for each in activations], axis=1)
         activations = tf.cast(activations, tf.float32)
-        return self._grid(activations)
+        return self.grid(activations)
 
-    def _grid(self, activations: tf.Tensor) -> tf.Tensor:
+    def grid(self, activations: tf.Tensor) -> tf.Tensor:
         """Activations of any layout as (batch, *spatial, channels)."""
         if self.reshape is not None:
             return self.reshape(activations)

@@ -1,10 +1,13 @@
-"""Linear resizing of maps of any spatial rank, as one small matrix product per axis."""
+"""Linear resizing of maps of any spatial rank: one small matrix product per axis, where faster."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import tensorflow as tf
+
+# Up to this side one operation, tf.image.resize, takes less time than two products of matrices.
+_SMALL = 64
 
 
 def resize(maps: tf.Tensor, size: Sequence[int | tf.Tensor]) -> tf.Tensor:
@@ -25,6 +28,8 @@ def resize(maps: tf.Tensor, size: Sequence[int | tf.Tensor]) -> tf.Tensor:
         >>> resize(tf.zeros([1, 7, 7]), [224, 224]).shape
         TensorShape([1, 224, 224])
     """
+    if len(size) == 2 and all(_static(each) and each <= _SMALL for each in size):
+        return tf.squeeze(tf.image.resize(tf.expand_dims(maps, -1), size), -1)
     for axis, length in enumerate(size, start=1):
         old, new = maps.shape[axis], _static(length)
         if old is None or new is None:

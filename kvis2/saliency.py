@@ -207,17 +207,19 @@ def gradients_of(probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | 
     if probe.layer is not None:
         return [trace.gradients]
     if all(each is None for each in trace.gradients):
-        raise ValueError(_no_gradient(probe, inputs))
+        raise ValueError(no_gradient(probe, inputs))
     return trace.gradients
 
 
-def _no_gradient(probe: Probe, inputs: Tensors) -> str:
+def no_gradient(probe: Probe, inputs: Tensors) -> str:
+    """The sentence for inputs that the score has no gradient by."""
     inside = list(targets.walk(probe.model))
     first = [path for path, layer in inside if isinstance(layer, keras.layers.Embedding)]
     if not first and all(each.dtype.is_integer for each in inputs):
         first = [path for path, _ in inside]
     advice = (
-        f"Saliency and GradCAM explain at the first layer after it: `layer={first[0]!r}`."
+        "Saliency, IntegratedGradients and GradCAM explain at the first layer after it: "
+        f"`layer={first[0]!r}`."
         if first
         else "Look for a step without a gradient (rounding, argmax, a cast to integers)."
     )

@@ -176,6 +176,35 @@ class CountRows(keras.layers.Layer):
         return input_shape
 
 
+class CountComputedRows(CountRows):
+    """The same, of the rows that are needed for a result: TensorFlow may leave the others out."""
+
+    def call(self, inputs):
+        def passed(rows):
+            self.note(len(rows))
+            return rows
+
+        output = tf.numpy_function(passed, [inputs], tf.float32, stateful=False)
+        return tf.ensure_shape(output, inputs.shape)
+
+
+@pytest.mark.parametrize(("place", "expected"), [(0, "once"), (2, "for each channel")])
+def test_ablation_cam_computes_only_what_lies_behind_the_layer(case, place, expected):
+    layers = list(case.model.layers)
+    counter = CountComputedRows()
+    layers.insert(place, counter)
+    counted = keras.Sequential([keras.Input((7, 9, 2)), *layers])
+    counter.rows = 0
+    maps = raw("AblationCAM", counted, "conv1")(case.classes, case.images)
+    assert_same(maps, raw("AblationCAM", case.model, "conv1")(case.classes, case.images))
+    alive = int(case.values.conv1.any(axis=(1, 2)).sum())
+    assert alive > 2 * len(case.images)
+    if expected == "once":
+        assert counter.rows <= 2 * len(case.images)
+    else:
+        assert counter.rows >= alive
+
+
 def test_score_cam_skips_channels_that_are_zero_everywhere(case):
     net = case.net
     dead = Case.of(net._replace(bias1=net.bias1 - [0, 1e3, 0, 0]))

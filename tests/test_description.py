@@ -20,7 +20,7 @@ functional: functional model, 315 parameters
 
 
 def described(kind) -> Description:
-    return describe(model_zoo.KINDS[kind]().model)
+    return Description.of(model_zoo.KINDS[kind]().model)
 
 
 def test_text_is_printed_and_returned(capsys):
@@ -57,12 +57,12 @@ def test_text_is_printed_and_returned(capsys):
         ("NumPy inside, run_eagerly=True", ["softmax"], None, "late"),
     ],
 )
-def test_what_is_found(kind, outputs, activations, default, capsys):
+def test_what_is_found(kind, outputs, activations, default):
     found = described(kind)
     assert [each.activation for each in found.outputs] == outputs
     assert found.activations == activations
     assert found.default == default
-    assert f"{default}" in capsys.readouterr().out.split("<- default")[0].splitlines()[-1]
+    assert default in str(found).split("<- default")[0].splitlines()[-1]
 
 
 def test_default_is_the_layer_that_a_cam_uses():
@@ -133,6 +133,14 @@ def test_describe_leaves_the_model_as_it_is():
     assert {name: id(value) for name, value in vars(model).items()} == before[0]
     for one, other in zip(model.get_weights(), before[1], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_only_describe_prints(capsys):
+    model = model_zoo.functional.__wrapped__().model
+    silent = Description.of(model)
+    assert capsys.readouterr().out == ""
+    assert describe(model) == silent
+    assert capsys.readouterr().out == f"{silent}\n"
 
 
 @pytest.mark.slow
