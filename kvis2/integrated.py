@@ -8,65 +8,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import scores, targets
-from kvis2.inputs import Batch
+from kvis2 import scores
+from kvis2.paths import Baselines, LayerPaths, Paths
 from kvis2.probe import Probe
-from kvis2.resampling import blur
-from kvis2.saliency import Attribution, gradients_of
-from kvis2.sampling import added_up, as_rows, repeated, row_indices, total
-from kvis2.types import Tensors
-
-
-class Baselines:
-    """What attributions start from: for every image one or several inputs without evidence.
-
-    Args:
-        model: The model that the baselines are inputs of.
-        given: None for zeros; a number; a list of numbers for several; "blur" for a blurred copy
-            of the image itself; or arrays in the structure of the model's input, whose first axis
-            counts the baselines.
-
-    Raises:
-        ValueError: If it is none of these.
-    """
-
-    traced_by_value = True
-
-    def __init__(self, model: Any, given: Any) -> None:
-        self.blurs = isinstance(given, str) and given == "blur"
-        if isinstance(given, str) and not self.blurs:
-            raise ValueError(
-                "Expected a baseline: None, a number, several numbers, an array of inputs, or "
-                f"'blur'. Received: {given!r}. Give for example None for zeros."
-            )
-        numbers = np.ndim(given) == 0 or _all_numbers(given)
-        levels = 0.0 if given is None or self.blurs else given
-        self.levels = np.atleast_1d(np.asarray(levels, np.float32)) if numbers else None
-        self.arrays = None if numbers else Batch(model, given).arrays
-        self.count = len(self.levels if self.levels is not None else self.arrays[0])  # type: ignore[index,arg-type]
-
-    def of(self, index: int, inputs: tf.Tensor, probe: Probe) -> tf.Tensor:
-        """All baselines of one flat input, float32 `(count or 1, batch or 1, ...)`."""
-        values = tf.cast(inputs, tf.float32)
-        if self.blurs:
-            axes = targets.spatial_axes(probe.model, inputs.shape, inputs.dtype)
-            longest = tf.reduce_max(tf.gather(tf.shape(inputs), list(axes)))
-            return blur(values, tf.cast(longest, tf.float32) / 20.0, axes)[None]
-        if self.arrays is not None:
-            return tf.cast(self.arrays[index], tf.float32)[:, None]
-        assert self.levels is not None
-        return tf.reshape(self.levels, [-1, *[1] * inputs.shape.rank])
-
-
-def _all_numbers(given: Any) -> bool:
-    return isinstance(given, list | tuple) and all(np.ndim(each) == 0 for each in given)
+from kvis2.saliency import Attribution
+from kvis2.sampling import added_up, row_indices, total
+from kvis2.types import LayerReference, Tensors
 
 
 class PathAttribution(Attribution):
     """Base of the methods that average gradients between baselines and the input.
 
+    A method says with `path` where on the way the gradients are taken.
+
     Args:
         model: Any built Keras model.
+        layer: Attribute to the output of this layer: the path leads from its output for the
+            baseline to its output for the input.
         baseline: Where the path starts.
         multiply_by_inputs: Whether the mean gradient is multiplied by `x - baseline`.
         reduce: How the channels become one map; "signed" (sum) keeps the total.
@@ -77,11 +35,10 @@ class PathAttribution(Attribution):
     reports = ("completeness_gap",)
     completeness_gap: np.ndarray
 
-    takes_layer = False
-
     def __init__(
         self,
         model: Any,
+        layer: LayerReference | None = None,
         *,
         baseline: Any = None,
         multiply_by_inputs: bool = True,
@@ -89,7 +46,7 @@ class PathAttribution(Attribution):
         keepdims: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(model, reduce=reduce, keepdims=keepdims, **options)
+        super().__init__(model, layer, reduce=reduce, keepdims=keepdims, **options)
         self.baselines = Baselines(self.model, baseline)
         self.multiply_by_inputs = multiply_by_inputs
 
@@ -110,28 +67,25 @@ class PathAttribution(Attribution):
     def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:
         """The weighted sum of the gradients on the paths, times `x - baseline` if so asked."""
         score = probe.fixed(score, inputs)
+        paths = self._paths(probe, score, inputs)
         count, baseline_indices, places, weights = self.path()
-        starts = self._starts(inputs, probe)
 
         def chunk_total(indices: tf.Tensor) -> list[tf.Tensor | None]:
             chosen, place = tf.gather(baseline_indices, indices), tf.gather(places, indices)
-            points, differences = _on_paths(inputs, starts, chosen, place)
+            points, differences = paths.at(chosen, place)
             taken = scores.take(score, row_indices(inputs[0], tf.shape(indices)[0]))
-            gradients = gradients_of(probe, taken, points)
+            gradients = paths.gradients(taken, points)
             weight = tf.gather(weights, indices)
             return [
                 None if g is None or d is None else self._weighted(g, d, weight)
                 for g, d in zip(gradients, differences, strict=True)
             ]
 
-        return total(count, self.rows, inputs[0], chunk_total, self.verbose)
+        return paths.placed(total(count, self.rows, inputs[0], chunk_total, self.verbose))
 
-    def _starts(self, inputs: Tensors, probe: Probe) -> list[tf.Tensor | None]:
-        """The baselines of every input that has a path, which integers do not."""
-        return [
-            self.baselines.of(i, each, probe) if each.dtype.is_floating else None
-            for i, each in enumerate(inputs)
-        ]
+    def _paths(self, probe: Probe, score: Any, inputs: Tensors) -> Paths:
+        kind = Paths if probe.layer is None else LayerPaths
+        return kind(self.baselines, probe, score, inputs)
 
     def _weighted(self, gradient: tf.Tensor, difference: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         copies = tf.shape(weight)[0]
@@ -145,13 +99,13 @@ class PathAttribution(Attribution):
         """`|sum of attributions - (F(x) - mean F(baseline))| / |F(x) - mean F(baseline)|`."""
         if not self.multiply_by_inputs:
             return tf.fill([tf.shape(inputs[0])[0]], np.float32(np.nan))
-        starts = self._starts(inputs, probe)
+        paths = self._paths(probe, score, inputs)
 
         def chunk_total(indices: tf.Tensor) -> Tensors:
-            rows, _ = _on_paths(inputs, starts, indices, tf.zeros_like(indices, tf.float32))
+            points, _ = paths.at(indices, tf.zeros_like(indices, tf.float32))
             copies = tf.shape(indices)[0]
             taken = scores.take(score, row_indices(inputs[0], copies))
-            return [added_up(probe.scores(taken, rows), copies)]
+            return [added_up(paths.scores(taken, points), copies)]
 
         (sums,) = total(self.baselines.count, self.rows, inputs[0], chunk_total)
         assert sums is not None
@@ -159,42 +113,6 @@ class PathAttribution(Attribution):
         found = [each for each in attributions if each is not None]
         added = tf.add_n([tf.reduce_sum(x, list(range(1, x.shape.rank))) for x in found])
         return tf.math.divide_no_nan(tf.abs(added - change), tf.abs(change))
-
-
-def _on_paths(
-    inputs: Tensors,
-    starts: Sequence[tf.Tensor | None],
-    baseline_indices: tf.Tensor,
-    places: tf.Tensor,
-) -> tuple[Tensors, list[tf.Tensor | None]]:
-    """Copies of the inputs at `places` between baseline (0) and input (1), and `x - baseline`.
-
-    Args:
-        inputs: The flat inputs.
-        starts: Their baselines, `(count, batch or 1, ...)`; None for inputs that stay as they are.
-        baseline_indices: Which baseline each copy starts from, `(copies,)`.
-        places: Where on its path each copy is, `(copies,)`.
-
-    Returns:
-        Rows `(copies * batch, ...)` of the inputs and of the differences.
-    """
-    points: Tensors = []
-    differences: list[tf.Tensor | None] = []
-    copies = tf.shape(places)[0]
-    for each, start in zip(inputs, starts, strict=True):
-        if start is None:
-            points.append(repeated(each, copies))
-            differences.append(None)
-            continue
-        values = tf.cast(each, tf.float32)
-        # A baseline of one number has to be broadcast to the whole input.
-        chosen = tf.gather(start, baseline_indices) + tf.zeros_like(values)[None]
-        difference = values[None] - chosen
-        place = tf.reshape(places, [-1, *[1] * each.shape.rank])
-        point = tf.ensure_shape(chosen + place * difference, [None, *each.shape])
-        points.append(tf.cast(as_rows(point), each.dtype))
-        differences.append(as_rows(difference))
-    return points, differences
 
 
 class IntegratedGradients(PathAttribution):
@@ -205,8 +123,12 @@ class IntegratedGradients(PathAttribution):
     add up to `score(x) - score(b)`; by how much the sum over steps misses that is reported in
     `completeness_gap` after a call.
 
+    With `layer` the line lies between the layer's outputs for the baseline and for the input, the
+    way to explain a text: at its embedding, from a baseline of tokens that say nothing.
+
     Args:
         model: Any built Keras model.
+        layer: Attribute to the output of this layer instead of the input.
         baseline: None for zeros; a number; a list of numbers for the mean over several; "blur" for
             the image itself, blurred (standard deviation 1/20 of its longer side); or arrays in
             the structure of the model's input, whose first axis counts the baselines.
@@ -221,7 +143,8 @@ class IntegratedGradients(PathAttribution):
     Attributes:
         completeness_gap: After a call, `|sum a - (score(x) - score(b))| / |score(x) - score(b)|`
             of every sample, `(batch,)`; NaN without `multiply_by_inputs`. Below 0.05 is good;
-            more steps make it smaller.
+            more steps make it smaller. With `layer`, `score(b)` is that of the input when the
+            layer's output is replaced by its output for the baseline.
 
     References:
         Sundararajan et al. (2017), Axiomatic Attribution for Deep Networks.
@@ -232,28 +155,19 @@ class IntegratedGradients(PathAttribution):
         >>> maps = explainer(243, images)
         >>> bool((explainer.completeness_gap < 0.05).all())
         True
+        >>> by_word = IntegratedGradients(text_model, "embedding", baseline=0)(1, token_ids)
     """
 
     def __init__(
         self,
         model: Any,
+        layer: LayerReference | None = None,
         *,
-        baseline: Any = None,
         steps: int = 50,
         method: str = "gauss-legendre",
-        multiply_by_inputs: bool = True,
-        reduce: str = "signed",
-        keepdims: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(
-            model,
-            baseline=baseline,
-            multiply_by_inputs=multiply_by_inputs,
-            reduce=reduce,
-            keepdims=keepdims,
-            **options,
-        )
+        super().__init__(model, layer, **options)
         self.places, self.weights = _quadrature(method, steps)
 
     def path(self) -> tuple[int, tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -292,6 +206,7 @@ class ExpectedGradients(PathAttribution):
 
     Args:
         model: Any built Keras model.
+        layer: Attribute to the output of this layer instead of the input.
         baseline: The baselines to draw from: arrays in the structure of the model's input, such
             as a hundred training images, or what `IntegratedGradients` takes.
         samples: How many points are drawn; every baseline is drawn equally often, as far as the
@@ -317,23 +232,14 @@ class ExpectedGradients(PathAttribution):
     def __init__(
         self,
         model: Any,
+        layer: LayerReference | None = None,
         *,
         baseline: Any,
         samples: int = 100,
         seed: int | None = 0,
-        multiply_by_inputs: bool = True,
-        reduce: str = "signed",
-        keepdims: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(
-            model,
-            baseline=baseline,
-            multiply_by_inputs=multiply_by_inputs,
-            reduce=reduce,
-            keepdims=keepdims,
-            **options,
-        )
+        super().__init__(model, layer, baseline=baseline, **options)
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
             raise ValueError(
                 f"Expected `samples` to be a positive int. Received: {samples!r}. "

@@ -180,6 +180,71 @@ def test_attributions_are_complete(case):
     assert explainer.completeness_gap.max() < 0.02
 
 
+def text_model(body):
+    """tokens -> embedding of 5 x 3 numbers -> `body` -> one unit."""
+    tokens = keras.Input((5,), dtype="int32")
+    x = body(keras.layers.Embedding(9, 3, name="embedding")(tokens))
+    model = keras.Model(tokens, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+    draw = np.random.default_rng(6)
+    model.set_weights([draw.normal(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+SENTENCES = np.array([[1, 2, 3, 4, 5], [8, 8, 0, 7, 6]])
+
+
+@pytest.mark.parametrize("baseline", [4, [[4, 1, 0, 2, 3], [0, 0, 0, 5, 5]]])
+def test_integrated_gradients_at_an_embedding(baseline):
+    """score = sum w e^3 over the embedding: each word gets its w (e^3 - e_baseline^3)."""
+    model = text_model(lambda x: x**3)
+    embedding, kernel, _ = (each.astype(np.float64) for each in model.get_weights())
+    starts = np.atleast_2d(baseline) * np.ones((1, 5), int)
+    change = embedding[SENTENCES] ** 3 - (embedding[starts] ** 3).mean(axis=0)
+    explainer = IntegratedGradients(
+        model, "embedding", baseline=baseline, steps=2, batch_size=3, normalize=False
+    )
+    assert_same(explainer(0, SENTENCES), (change * kernel.reshape(5, 3)).sum(axis=-1))
+    assert explainer.completeness_gap.max() < 1e-4
+
+
+def test_attributions_at_an_embedding_are_complete():
+    model = text_model(keras.layers.Conv1D(6, 3, activation="tanh", padding="same"))
+    explainer = IntegratedGradients(model, "embedding", baseline=0, steps=60, normalize=False)
+    maps = explainer(0, SENTENCES)
+    change = (model(SENTENCES) - model(np.zeros((1, 5), int))).numpy()[:, 0]
+    np.testing.assert_allclose(maps.sum(axis=1), change, rtol=1e-3)
+    assert explainer.completeness_gap.max() < 1e-3
+
+
+@pytest.mark.slow
+def test_expected_gradients_at_an_embedding_come_close_to_integrated_gradients():
+    model = text_model(keras.layers.Conv1D(6, 3, activation="tanh", padding="same"))
+    drawn = ExpectedGradients(
+        model, "embedding", baseline=[0, 3], samples=2000, keepdims=True, normalize=False
+    )
+    own = IntegratedGradients(
+        model, "embedding", baseline=[0, 3], steps=60, keepdims=True, normalize=False
+    )
+    expected = own(0, SENTENCES)
+    assert expected.shape == (2, 5, 3)
+    assert np.abs(drawn(0, SENTENCES) - expected).mean() < 0.05 * np.abs(expected).mean()
+
+
+def test_attributions_at_a_hidden_layer_are_complete(case):
+    explainer = IntegratedGradients(
+        case.model, "conv1", steps=200, normalize=False, resize=False, batch_size=50
+    )
+    maps = explainer(case.classes, case.images)
+    change = case.logit(case.images) - case.logit(np.zeros_like(case.images))
+    np.testing.assert_allclose(maps.sum(axis=(1, 2)), change, rtol=0.02, atol=1e-3)
+    assert explainer.completeness_gap.max() < 0.02
+
+
+def test_tokens_cannot_be_blurred():
+    with pytest.raises(ValueError, match="an image to blur"):
+        IntegratedGradients(text_model(lambda x: x), "embedding", baseline="blur")(0, SENTENCES)
+
+
 def test_expected_gradients_come_close_to_integrated_gradients_over_the_baselines(cubic_images):
     baselines = np.random.default_rng(5).normal(size=(3, *cubic_images.shape[1:]))
     expected = cubic_images**3 - (baselines**3).mean(axis=0)
@@ -263,6 +328,23 @@ def test_seeds_repeat_and_chunks_do_not_matter(case, statistic):
     assert_same(explain(1, 7), first)
     assert np.abs(explain(2, None) - first).max() > 1e-3 * first.max()
     assert (explain(None, None) != explain(None, None)).any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m, seed: ExpectedGradients(m, baseline=[0.0, 0.5], samples=6, seed=seed),
+        lambda m, seed: kvis2.SmoothGradCAMPlusPlus(m, "conv1", samples=3, seed=seed),
+        lambda m, seed: kvis2.RISE(m, samples=6, cells=3, seed=seed),
+    ],
+    ids=["ExpectedGradients", "SmoothGradCAMPlusPlus", "RISE"],
+)
+def test_a_seed_repeats_every_byte_and_another_does_not(case, make):
+    first, again, other = (make(case.model, seed)(0, case.images) for seed in (1, 1, 2))
+    assert first.tobytes() == again.tobytes()
+    assert np.abs(other - first).max() > 1e-3
+    fresh = make(case.model, None)
+    assert (fresh(0, case.images) != fresh(0, case.images)).any()
 
 
 def test_one_trace_for_all_seeds_noises_and_classes(case):
