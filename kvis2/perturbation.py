@@ -350,8 +350,8 @@ class ExtremalMask(Perturbation):
 
     `mask = argmax over m of score(m x + (1 - m) hidden(x)) / |score(x)| - weight * mean((sort(m) -
     r)^2)`, with `r` the sorted mask that shows exactly `area` of the image. The mask is a coarse
-    grid, blurred and enlarged, found by Adam from 0.5 everywhere; nothing is drawn at random. Costs
-    `steps` forward and backward passes.
+    grid, blurred and enlarged, found from 0.5 everywhere by Adam with one step size for all cells;
+    nothing is drawn at random. Costs `steps` forward and backward passes.
 
     Args:
         model: Any built Keras model.
@@ -422,7 +422,7 @@ class ExtremalMask(Perturbation):
         if not image.dtype.is_floating:
             raise ValueError(
                 "Expected an input of floating numbers, to be mixed with what hides it. Received: "
-                f"{image.dtype.name}. Use Occlusion for tokens."
+                f"{image.dtype.name}. Use Occlusion or RISE."
             )
         axes = positions(image, probe)
         size, fill = lengths(image, axes), self.hidden(image, axes)
@@ -446,7 +446,11 @@ class ExtremalMask(Perturbation):
             weighted = functools.partial(objective, weight=self.weight * progress)
             _, (gradient,) = probe.gradients(weighted, [grid])
             first = 0.9 * moments[0] + 0.1 * gradient
-            second = 0.999 * moments[1] + 0.001 * tf.square(gradient)
+            # One magnitude for the whole mask: with one for each cell, as in Adam, a corner that
+            # hardly matters would move as fast as the object.
+            cells = list(range(1, gradient.shape.rank))
+            magnitude = tf.reduce_mean(tf.square(gradient), cells, keepdims=True)
+            second = 0.999 * moments[1] + 0.001 * magnitude
             time = tf.cast(number + 1, tf.float32)
             unbiased = second / (1.0 - 0.999**time)
             move = first / (1.0 - 0.9**time) / (tf.sqrt(unbiased) + 1e-8)
@@ -460,7 +464,7 @@ class ExtremalMask(Perturbation):
 
         shape = [tf.shape(image)[0], *[self.cells] * len(axes)]
         zeros = tf.ensure_shape(tf.zeros(shape), [None, *[self.cells] * len(axes)])
-        start = (tf.constant(0), zeros + 0.5, zeros, zeros)
+        start = (tf.constant(0), zeros + 0.5, zeros, tf.zeros([shape[0], *[1] * len(axes)]))
         shapes = (tf.TensorShape([]), *(each.shape for each in start[1:]))
         grid = tf.while_loop(
             lambda number, *_: number < self.steps, step, start, shapes, parallel_iterations=1

@@ -20,12 +20,11 @@ def case():
     return Case.of(TinyNet.random(64))
 
 
-def linear_model(weights):
-    """score = sum(weights * x), one unit."""
-    model = keras.Sequential(
-        [keras.Input(weights.shape), keras.layers.Flatten(), keras.layers.Dense(1)]
-    )
-    model.set_weights([weights.reshape(-1, 1), np.zeros(1)])
+def linear_model(weights, activation=None, bias=0.0):
+    """score = activation(sum(weights * x) + bias), one unit."""
+    dense = keras.layers.Dense(1, activation=activation)
+    model = keras.Sequential([keras.Input(weights.shape), keras.layers.Flatten(), dense])
+    model.set_weights([weights.reshape(-1, 1), np.array([bias])])
     return model
 
 
@@ -164,6 +163,19 @@ def test_the_extremal_mask_shows_what_counts_and_keeps_its_area():
     assert mask[0:4, 8:12].min() > 0.9
     mask[0:4, 8:12] = 0
     assert mask.max() < 0.1
+
+
+def test_the_extremal_mask_leaves_out_a_corner_that_hardly_matters():
+    """The score saturates before the mask is full: what matters more must have come first."""
+    weights = np.full((40, 40, 1), -0.0002)
+    weights[10:28, 14:32] = 0.02
+    weights[13:25, 17:29] = 0.1
+    weights[:12, :12] = 0.002
+    model = linear_model(weights, "sigmoid", bias=-3.0)
+    mask = ExtremalMask(model, area=18 * 18 / 40**2, value=0.0)(1, np.ones((1, 40, 40, 1)))[0]
+    assert mask[10:28, 14:32].mean() > 0.6
+    assert mask[:12, :12].mean() < 0.05
+    assert mask[:6, :6].max() < 0.05
 
 
 # -- all of them ----------------------------------------------------------------------------------
