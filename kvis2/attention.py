@@ -43,9 +43,8 @@ class AttentionMap(Explainer):
             )
         if not _attention_layers(self.model):
             raise ValueError(
-                "Expected a model with keras.layers.MultiHeadAttention layers. Received: "
-                f"'{self.model.name}', which has none. Use GradCAM with `reshape=` for attention "
-                "that is written otherwise."
+                "Expected a model with keras.layers.MultiHeadAttention layers. Received: a model "
+                "without any. Use GradCAM with `reshape=` for attention that is written otherwise."
             )
         self.leading = leading
 

@@ -14,6 +14,7 @@ from kvis2.explainer import Explainer, feeds, spatial_size
 from kvis2.folding import scale_and_shift
 from kvis2.probe import Probe
 from kvis2.resampling import resize
+from kvis2.saliency import no_gradient
 from kvis2.taps import Call, tap
 from kvis2.types import LayerReference, Override, Tensors
 
@@ -77,6 +78,8 @@ class FullGrad(Explainer):
             return [tap(layer, calls, tape, early=_is_fused(layer)) for layer in layers]
 
         gradients, biased = probe.gradients_at(score, inputs, taps)
+        if all(each is None for each in gradients):
+            raise ValueError(no_gradient(probe, inputs))
         own = [
             None if g is None else tf.cast(x, tf.float32) * g
             for x, g in zip(inputs, gradients, strict=True)

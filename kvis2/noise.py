@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kvis2 import scores
 from kvis2.explainer import Explainer
+from kvis2.inputs import Batch
 from kvis2.probe import Probe
 from kvis2.sampling import added_up, as_rows, normal, repeated, row_indices, total
 from kvis2.types import Tensors
@@ -266,6 +267,9 @@ class VarGrad(NoisyExplainer):
             None if shift is None or square is None else tf.nn.relu(square - tf.square(shift))
             for shift, square in pairs
         ]
+
+    def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
+        return "what the explainer finds is the same for all noisy copies, as in a linear model"
 
 
 def _to_rows(clean: tf.Tensor, noisy: tf.Tensor) -> tf.Tensor:

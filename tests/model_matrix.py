@@ -11,6 +11,7 @@ Written by the test run `UPDATE_DOCS=1 pytest -m "" tests/test_model_matrix.py`;
 that it is current. ✓: the map is finite and not blank, that of a batch is that of each sample
 alone, and, where the model is the same network in another dress (nested, subclassed, saved,
 channels first, ...), the map is the plain model's. A number: refused, with the sentence below.
+Empty: not tried, of an explainer that is made of what the others beside it are made of.
 The kinds are built in `tests/model_zoo.py`.
 """
 _TITLES = {

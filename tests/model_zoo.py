@@ -249,18 +249,22 @@ def two_levels() -> Example:
     return dressed(keras.Model(inputs, head()(x)), layer="middle/backbone/late")
 
 
+# After the last layer this network is linear: no noise changes the gradient there.
+CONSTANT = {"VarGrad": r"the same for all noisy copies"}
+
+
 @kind("model", "backbone with dots in its name")
 def dotted() -> Example:
     inputs = image_input()
     x = layers.GlobalAveragePooling2D()(backbone(name="mobilenetv2_1.00_224")(inputs))
     model = keras.Model(inputs, head()(x))
     options = {"layer": "mobilenetv2_1.00_224/late"}
-    return dressed(model, options=options, like="backbone, layer named", maps=SIZE)
+    return dressed(model, options=options, like="backbone, layer named", refused=CONSTANT)
 
 
 @kind("model", "backbone, layer named")
 def layer_named() -> Example:
-    return dressed(functional().model, options={"layer": "late"}, like=None)
+    return dressed(functional().model, options={"layer": "late"}, like=None, refused=CONSTANT)
 
 
 class ClipHead(layers.Layer):
@@ -417,7 +421,11 @@ def vision_transformer() -> Example:
     model = keras.Model(inputs, head()(x[:, 0]))
     images = np.random.default_rng(2).random((3, 12, 12, 3), dtype="float32")
     options = {"layer": "norm1", "reshape": token_grid(class_token=True)}
-    refused = {"ScoreCAM": r"all evidence at 'norm1' is against"}
+    refused = {
+        "ScoreCAM": r"all evidence at 'norm1' is against",
+        "CAM": r"only global average pooling",
+        "GuidedGradCAM": r"at least one relu",
+    }
     return Example(model, images, options=options, maps=(12, 12), refused=refused)
 
 
@@ -517,7 +525,8 @@ def segmentation() -> Example:
     mask = np.zeros((3, *SIZE), bool)
     mask[:, 3:8, 2:6] = True
     score = SegmentationScore(1, mask)
-    return Example(model, IMAGES, score=score, layer="up")
+    refused = {"CAM": r"only global average pooling"}
+    return Example(model, IMAGES, score=score, layer="up", refused=refused)
 
 
 def _two_heads() -> tuple[Any, Any, Any]:
@@ -579,11 +588,18 @@ def uint8_array() -> Example:
     return Example(functional().model, images, layer="late", refused=refused)
 
 
-def _not_differentiable(dtype: str, layer: str) -> dict[str, str]:
+def _not_differentiable(dtype: str, layer: str, layer_named: bool = False) -> dict[str, str]:
     """What explainers say of integers: there is no gradient with respect to them."""
-    methods = ("Saliency", "InputXGradient", "IntegratedGradients", "LRP")
-    sentence = rf"inputs of type {dtype}.*`layer='{layer}'`"
-    return {**dict.fromkeys(methods, sentence), "SmoothGrad": r"to add noise to"}
+    methods = ["FullGrad", "GuidedGradCAM"]
+    if not layer_named:
+        methods += ["Saliency", "InputXGradient", "IntegratedGradients", "ExpectedGradients"]
+        methods += ["LRP", "VarGrad"]
+    noisy = ("SmoothGrad", "SmoothGradSquared", "VarGrad", "SmoothGradCAMPlusPlus")
+    return {
+        **dict.fromkeys(noisy, r"to add noise to"),
+        **dict.fromkeys(methods, rf"inputs of type {dtype}.*`layer='{layer}'`"),
+        "ExtremalMask": r"to be mixed with what hides it",
+    }
 
 
 @kind("input", "model that declares uint8")
@@ -599,8 +615,8 @@ def declared_uint8() -> Example:
 @kind("input", "model that declares uint8, layer named")
 def declared_uint8_layer_named() -> Example:
     example = declared_uint8()
-    every = _not_differentiable("uint8", "rescaling")
-    refused = {name: every[name] for name in ("SmoothGrad", "IntegratedGradients")}
+    refused = _not_differentiable("uint8", "rescaling", layer_named=True)
+    refused["CAM"] = r"only global average pooling"
     return Example(example.model, example.inputs, options={"layer": "rescaling"}, refused=refused)
 
 
@@ -676,7 +692,8 @@ def image_and_vector() -> Example:
     inputs = {"vector": np.ones((3, 4)), "image": IMAGES}
     maps = {"vector": (4,), "image": SIZE}
     cams = {"vector": None, "image": SIZE}
-    return Example(_image_and_vector(), inputs, maps=maps, cams=cams, layer="late")
+    model = _image_and_vector()
+    return Example(model, inputs, maps=maps, cams=cams, layer="late", refused=CONSTANT)
 
 
 @kind("input", "image and vector, list")
@@ -685,7 +702,8 @@ def image_and_vector_as_list() -> Example:
     x = layers.Concatenate()([pooled(image), vector])
     model = keras.Model([image, vector], head()(x))
     inputs = [IMAGES, np.ones((3, 4))]
-    return Example(model, inputs, maps=[SIZE, (4,)], cams=[SIZE, None], layer="late")
+    maps, cams = [SIZE, (4,)], [SIZE, None]
+    return Example(model, inputs, maps=maps, cams=cams, layer="late", refused=CONSTANT)
 
 
 def _text() -> keras.Model:
@@ -700,14 +718,21 @@ TOKENS = np.random.default_rng(7).integers(0, 20, (3, 9))
 
 @kind("input", "tokens (embedding)")
 def tokens() -> Example:
-    refused = {**_not_differentiable("int32", "embedding"), "ScoreCAM": r"can be masked"}
+    refused = {
+        **_not_differentiable("int32", "embedding"),
+        "ScoreCAM": r"can be masked",
+        "CAM": r"only global average pooling",
+    }
     return Example(_text(), TOKENS, maps=(9,), layer="late", refused=refused)
 
 
 @kind("input", "tokens, layer=embedding")
 def tokens_at_embedding() -> Example:
-    every = {**_not_differentiable("int32", "embedding"), "ScoreCAM": r"can be masked"}
-    refused = {name: every[name] for name in ("SmoothGrad", "ScoreCAM", "IntegratedGradients")}
+    refused = {
+        **_not_differentiable("int32", "embedding", layer_named=True),
+        "ScoreCAM": r"can be masked",
+        "CAM": r"only global average pooling",
+    }
     return Example(_text(), TOKENS, maps=(9,), options={"layer": "embedding"}, refused=refused)
 
 
@@ -756,8 +781,9 @@ def channels_first() -> Example:
 @kind("precision and layout", "jit_compile=True", slow=True)
 def compiled_by_xla() -> Example:
     example = functional()
-    methods = ("SmoothGrad", "Occlusion", "RISE", "IntegratedGradients")
-    refused = dict.fromkeys(methods, r"that XLA can compile")
+    loops = ("SmoothGrad", "SmoothGradSquared", "VarGrad", "SmoothGradCAMPlusPlus")
+    loops += ("Occlusion", "RISE", "IntegratedGradients", "ExpectedGradients")
+    refused = dict.fromkeys(loops, r"that XLA can compile")
     return dressed(example.model, options={"jit_compile": True}, layer="late", refused=refused)
 
 
@@ -781,11 +807,22 @@ def numpy_inside() -> Example:
     model = EagerOnly()
     model(IMAGES)
     model.compile(run_eagerly=True, loss="mse")
-    refused = {"LRP": r"that can be traced into a graph, for LRP"}
+    refused = {
+        "LRP": r"that can be traced into a graph, for LRP",
+        "GuidedGradCAM": r"that can be traced into a graph, to change the gradient",
+    }
     return dressed(model, layer="late", refused=refused)
 
 
 # --- keras.applications ------------------------------------------------------------------------
+
+
+_REFUSED = {
+    "VGG16": {"CAM": r"only global average pooling"},
+    "MobileNetV3Small": {"GuidedGradCAM": r"left 28 hard_sigmoid as they are"},  # A warning.
+    "EfficientNetB0": {"GuidedGradCAM": r"at least one relu"},
+    "ConvNeXtTiny": {"GuidedGradCAM": r"at least one relu"},
+}
 
 
 def _application(name: str, size: int, layer: str | None) -> None:
@@ -802,6 +839,7 @@ def _application(name: str, size: int, layer: str | None) -> None:
             may_be_blank=True,
             maps=(size, size),
             layer=layer,
+            refused=_REFUSED.get(name, {}),
         )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import references
 from references import assert_same
+from scipy.special import erf
 
 from kvis2.attention import AttentionRollout, GradientAttentionRollout
 from kvis2.tokens import token_grid
@@ -35,51 +36,57 @@ def tokens():
     return np.random.default_rng(1).normal(size=(3, TOKENS, WIDTH)).astype(np.float32)
 
 
+def attend(x, weights, change):
+    """What a layer of attention returns, and its matrices, to which `change` is added."""
+    wq, bq, wk, bk, wv, bv, wo, bo = weights
+    q, k, v = (np.einsum("ntc,chd->nhtd", x, w) + b[:, None] for w, b in
+               ((wq, bq), (wk, bk), (wv, bv)))  # fmt: skip
+    attention = references.softmax(np.einsum("nhtd,nhsd->nhts", q, k) / np.sqrt(wq.shape[-1]))
+    return np.einsum("nhts,nhsd,hdc->ntc", attention + change, v, wo) + bo, attention
+
+
 def forward(model, tokens, change=None):
     """Logits and attention matrices; `change` is added to the matrix of one (layer, head)."""
     x, matrices = tokens.astype(np.float64), []
     weights = [w.astype(np.float64) for w in model.get_weights()]
     for layer in range(LAYERS):
-        wq, bq, wk, bk, wv, bv, wo, bo = weights[8 * layer : 8 * layer + 8]
-        q, k, v = (np.einsum("ntc,chd->nhtd", x, w) + b[:, None] for w, b in
-                   ((wq, bq), (wk, bk), (wv, bv)))  # fmt: skip
-        attention = references.softmax(np.einsum("nhtd,nhsd->nhts", q, k) / np.sqrt(3))
+        changed = change[1] if change is not None and change[0] == layer else 0.0
+        attended, attention = attend(x, weights[8 * layer : 8 * layer + 8], changed)
         matrices.append(attention)
-        if change is not None and change[0] == layer:
-            attention = attention + change[1]
-        x = x + np.einsum("nhts,nhsd,hdc->ntc", attention, v, wo) + bo
+        x = x + attended
     kernel, bias = weights[-2:]
     features = np.concatenate([x[:, 0], np.tanh(x).mean(axis=1)], axis=-1)
     return features @ kernel + bias, matrices
 
 
-def gradients(model, tokens, classes):
+def gradients(model, inputs, classes, forward=forward):
     """Central differences of each logit by each entry of each attention matrix."""
     found = []
-    for layer in range(LAYERS):
-        gradient = np.zeros((len(tokens), HEADS, TOKENS, TOKENS))
-        for place in np.ndindex(HEADS, TOKENS, TOKENS):
-            step = np.zeros((1, HEADS, TOKENS, TOKENS))
-            step[(0, *place)] = 1e-5
-            up, down = (forward(model, tokens, (layer, sign * step))[0] for sign in (1, -1))
-            rows = np.arange(len(tokens))
-            gradient[(slice(None), *place)] = (up - down)[rows, classes] / 2e-5
-        found.append(gradient)
+    for layer, attention in enumerate(forward(model, inputs)[1]):
+        entries = attention[0].size
+        steps = 1e-5 * np.eye(entries).reshape(entries, *attention.shape[1:])
+        steps = np.tile(steps, (len(inputs), 1, 1, 1))
+        copies = np.repeat(inputs, entries, axis=0)
+        up, down = (forward(model, copies, (layer, sign * steps))[0] for sign in (1, -1))
+        slopes = (up - down)[np.arange(len(copies)), np.repeat(classes, entries)] / 2e-5
+        found.append(slopes.reshape(attention.shape))
     return found
 
 
 def rollout(matrices):
-    rolled = np.eye(TOKENS)
+    """Abnar and Zuidema 2020."""
+    identity = rolled = np.eye(matrices[0].shape[-1])
     for attention in matrices:
-        rolled = (0.5 * np.eye(TOKENS) + 0.5 * attention.mean(axis=1)) @ rolled
+        rolled = (0.5 * identity + 0.5 * attention.mean(axis=1)) @ rolled
     return rolled
 
 
 def gradient_rollout(matrices, slopes):
-    rolled = np.eye(TOKENS)
+    """Chefer et al. 2021, equations 5 and 6, for self-attention."""
+    identity = rolled = np.eye(matrices[0].shape[-1])
     for attention, slope in zip(matrices, slopes, strict=True):
         rolled = rolled + references.relu(slope * attention).mean(axis=1) @ rolled
-    return rolled - np.eye(TOKENS)
+    return rolled - identity
 
 
 def test_the_transformer_by_hand_is_the_keras_model(model, tokens):
@@ -115,6 +122,135 @@ def test_dropout_and_flash_attention_do_not_matter(model, tokens, options):
     for layer in other.layers:
         if isinstance(layer, keras.layers.MultiHeadAttention):
             assert "_compute_attention" not in vars(layer)
+
+
+class Prepended(keras.layers.Layer):
+    """A learned class token before the patches, and learned positions on all."""
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
+        self.positions = self.add_weight(shape=(1, shape[1] + 1, shape[-1]), name="positions")
+
+    def call(self, x):
+        first = keras.ops.repeat(self.token, keras.ops.shape(x)[0], axis=0)
+        return keras.ops.concatenate([first, x], axis=1) + self.positions
+
+
+def vit(size=(12, 12, 3), patch=4, width=8, heads=4, blocks=3):
+    """Patches, a class token, pre-norm blocks of attention and an MLP, a norm, a classifier."""
+    inputs = keras.Input(size)
+    x = keras.layers.Conv2D(width, patch, strides=patch, name="patches")(inputs)
+    x = Prepended(name="prepended")(keras.layers.Reshape((-1, width))(x))
+    for n in range(blocks):
+        y = keras.layers.LayerNormalization(epsilon=1e-6, name=f"before_attention{n}")(x)
+        attention = keras.layers.MultiHeadAttention(heads, width // heads, name=f"attention{n}")
+        x = x + attention(y, y)
+        y = keras.layers.LayerNormalization(epsilon=1e-6, name=f"before_mlp{n}")(x)
+        y = keras.layers.Dense(2 * width, activation="gelu", name=f"wide{n}")(y)
+        x = x + keras.layers.Dense(width, name=f"narrow{n}")(y)
+    x = keras.layers.LayerNormalization(epsilon=1e-6, name="last_norm")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="head")(x[:, 0]))
+
+
+def vit_by_hand(model, images, change=None):
+    """`forward` for `vit`: logits and attention matrices in NumPy."""
+
+    def weights(name):
+        return [w.astype(np.float64) for w in model.get_layer(name).get_weights()]
+
+    def dense(x, name):
+        kernel, bias = weights(name)
+        return x @ kernel + bias
+
+    def norm(x, name):
+        gamma, beta = weights(name)
+        centred = x - x.mean(axis=-1, keepdims=True)
+        return gamma * centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) + beta
+
+    kernel, bias = weights("patches")
+    side = len(kernel)
+    samples, height, width, channels = images.shape
+    grid = images.reshape(samples, height // side, side, width // side, side, channels)
+    x = np.einsum("nyixjc,ijcd->nyxd", grid, kernel) + bias
+    token, positions = weights("prepended")
+    x = x.reshape(samples, -1, x.shape[-1])
+    x = np.concatenate([np.repeat(token, samples, axis=0), x], axis=1) + positions
+    matrices = []
+    layers = [each for each in model.layers if isinstance(each, keras.layers.MultiHeadAttention)]
+    for n in range(len(layers)):
+        changed = change[1] if change is not None and change[0] == n else 0.0
+        attended, attention = attend(
+            norm(x, f"before_attention{n}"), weights(f"attention{n}"), changed
+        )
+        matrices.append(attention)
+        x = x + attended
+        wide = dense(norm(x, f"before_mlp{n}"), f"wide{n}")
+        x = x + dense(wide * 0.5 * (1 + erf(wide / np.sqrt(2))), f"narrow{n}")
+    return dense(norm(x, "last_norm")[:, 0], "head"), matrices
+
+
+@pytest.fixture(scope="module")
+def realistic():
+    model = vit()
+    rng = np.random.default_rng(4)
+    model.set_weights([rng.normal(0, 0.6, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(5).normal(size=(2, 12, 12, 3)).astype(np.float32)
+
+
+def test_the_vision_transformer_by_hand_is_the_keras_model(realistic, pictures):
+    probabilities = references.softmax(vit_by_hand(realistic, pictures)[0])
+    np.testing.assert_allclose(realistic(pictures).numpy(), probabilities, rtol=1e-4, atol=1e-6)
+
+
+def test_rollout_of_a_vision_transformer(realistic, pictures):
+    expected = rollout(vit_by_hand(realistic, pictures)[1])[:, 0, 1:].reshape(2, 3, 3)
+    assert_same(AttentionRollout(realistic, **RAW)(None, pictures), expected)
+    large = AttentionRollout(realistic, normalize=False)(None, pictures)
+    assert_same(large, references.resize(expected, (12, 12)))
+
+
+def test_gradients_weigh_the_attention_of_a_vision_transformer(realistic, pictures):
+    classes = [2, 0]
+    slopes = gradients(realistic, pictures, classes, vit_by_hand)
+    matrices = vit_by_hand(realistic, pictures)[1]
+    expected = gradient_rollout(matrices, slopes)[:, 0, 1:].reshape(2, 3, 3)
+    assert expected.max() > 1e-3
+    maps = GradientAttentionRollout(realistic, **RAW)(classes, pictures)
+    assert_same(maps, expected, relative=1e-3)
+
+
+def marked_patches(count, seed):
+    """Patches of random colours; the class is the colour of the one that has a mark."""
+    rng = np.random.default_rng(seed)
+    colours, places = rng.integers(0, 3, (count, 9)), rng.integers(0, 9, count)
+    values = np.eye(3)[colours]
+    marks = np.eye(9)[places][..., None]
+    patches = np.concatenate([values, marks], axis=-1).reshape(count, 3, 3, 4)
+    pictures = patches.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
+    return pictures, colours[np.arange(count), places], places
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
+def test_rollout_of_a_trained_transformer_points_at_the_patch_that_tells_the_class():
+    model = vit((12, 12, 4), width=16, heads=2, blocks=2)
+    model.compile(
+        keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    pictures, classes, _ = marked_patches(2048, seed=0)
+    model.fit(pictures, classes, batch_size=64, epochs=12, verbose=0)
+    pictures, classes, places = marked_patches(200, seed=1)
+    assert model.evaluate(pictures, classes, verbose=0)[1] > 0.98
+    # Fewer of the weighted one: a class may also be what is left if nothing speaks for others.
+    for make, least in ((AttentionRollout, 0.95), (GradientAttentionRollout, 0.7)):
+        maps = make(model, **RAW)(classes.tolist(), pictures).reshape(200, 9)
+        assert (maps.argmax(axis=1) == places).mean() > least
+        assert (maps[np.arange(200), places] / maps.sum(axis=1)).mean() > 3 / 9
 
 
 def vision_transformer():

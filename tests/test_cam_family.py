@@ -162,6 +162,26 @@ def test_layer_cam_is_scaled_by_a_hyperbolic_tangent(case):
     assert_same(maps, expected)
 
 
+@pytest.mark.slow
+def test_layer_cam_at_the_pools_of_vgg16():
+    """Where the published pictures are from, against the gradients of the layers above alone."""
+    model = keras.applications.VGG16(
+        weights=None, include_top=False, pooling="avg", input_shape=(32, 48, 3)
+    )
+    images = np.random.default_rng(0).uniform(-100, 100, (2, 32, 48, 3)).astype(np.float32)
+    for name in ("block2_pool", "block3_pool", "block4_pool", "block5_pool"):
+        output = model.get_layer(name).output
+        activations = keras.Model(model.input, output)(images)
+        with tf.GradientTape() as tape:
+            tape.watch(activations)
+            score = keras.Model(output, model.output)(activations)[:, 7]
+        gradients = tape.gradient(score, activations)
+        expected = references.layer_cam(activations.numpy(), gradients.numpy())
+        assert expected.max() > 0
+        found = LayerCAM(model, name, **RAW)(lambda output: output[:, 7], images)
+        assert_same(found, expected, relative=1e-3)
+
+
 @pytest.mark.parametrize("fusion", ["maximum", "mean"])
 @pytest.mark.parametrize(
     ("method", "reference"),
