@@ -6,7 +6,7 @@ models with their preprocessing inside do; see --scale for others):
     python examples/explain_photo.py --model my_model.keras --image photo.jpg --output sheet.png
 
 Without, the ImageNet classifier and a photograph in ../shared/data are used. --quick takes fewer
-samples, masks and windows, and a minute in the place of several.
+samples, masks and windows, and a minute in the place of several; --only takes some of the methods.
 """
 
 import argparse
@@ -47,6 +47,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("methods.png"))
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies RGB in 0..255")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--small", action="store_true", help="256 colours: a third of the bytes")
+    parser.add_argument("--only", nargs="+", metavar="CAPTION", help='such as "Grad-CAM" LRP')
     return parser.parse_args()
 
 
@@ -61,7 +63,8 @@ def spatial_layers(model: keras.Model) -> list[str]:
     last = {}
     for layer in model.layers:
         shape = getattr(layer, "output", None) is not None and layer.output.shape
-        if shape and len(shape) == 4 and min(shape[1:3]) > 1:
+        is_map = shape and len(shape) == 4 and min(shape[1:3]) > 1
+        if is_map and not isinstance(layer, keras.layers.InputLayer):
             last[tuple(shape[1:3])] = layer.name
     return list(last.values())[-3:]
 
@@ -91,7 +94,7 @@ def methods(model: keras.Model, grey: float, quick: bool) -> list[Method]:
         cam("XGrad-CAM", kvis2.XGradCAM(model)),
         cam("HiResCAM", kvis2.HiResCAM(model)),
         cam("LayerCAM", kvis2.LayerCAM(model)),
-        cam("LayerCAM, 3 layers", kvis2.LayerCAM(model, layers=fused, scale=2.0)),
+        cam(f"LayerCAM, {len(fused)} layers", kvis2.LayerCAM(model, layers=fused, scale=2.0)),
         cam("Score-CAM", kvis2.ScoreCAM(model, **few)),
         cam("Ablation-CAM", kvis2.AblationCAM(model, **few)),
         cam("Eigen-CAM", kvis2.EigenCAM(model)),
@@ -113,8 +116,19 @@ def methods(model: keras.Model, grey: float, quick: bool) -> list[Method]:
             "Expected gradients",
             kvis2.ExpectedGradients(model, baseline=[0.0, grey, 2 * grey], samples=2 * samples),
         ),
-        *([pixels("LRP", kvis2.LRP(model))] if hasattr(kvis2, "LRP") else []),
+        pixels("LRP", kvis2.LRP(model)),
     ]
+
+
+def chosen(offered: list[Method], captions: list[str] | None) -> list[Method]:
+    """The methods with these captions, all without."""
+    unknown = set(captions or ()) - {method.caption for method in offered}
+    if unknown:
+        raise SystemExit(
+            f"Expected --only with captions of the sheet. Received: {', '.join(sorted(unknown))}. "
+            f"There are: {', '.join(method.caption for method in offered)}."
+        )
+    return [method for method in offered if captions is None or method.caption in captions]
 
 
 def painted(photo: np.ndarray, heatmap: np.ndarray, marks_pixels: bool) -> np.ndarray:
@@ -151,6 +165,11 @@ def sheet(pictures: list[np.ndarray], captions: list[str]) -> np.ndarray:
     return np.concatenate(padded)
 
 
+def in_256_colours(picture: Image.Image) -> Image.Image:
+    """The picture with a palette of its own, dithered so that no colour map shows steps."""
+    return picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
+
+
 def main() -> None:
     """Explain the photograph and write the sheet."""
     options = arguments()
@@ -167,12 +186,14 @@ def main() -> None:
     print(f"class {label}, probability {probabilities[label]:.2f}")
 
     pictures, captions = [photo], [f"class {label}, p = {probabilities[label]:.2f}"]
-    for method in methods(model, options.scale * float(photo.mean()), options.quick):
+    grey = options.scale * float(photo.mean())
+    for method in chosen(methods(model, grey, options.quick), options.only):
         maps, seconds = timed(method.explainer, label, batch)
         print(f"{method.caption:22} {seconds:6.1f} s")
         pictures.append(painted(photo, maps[0], method.marks_pixels))
         captions.append(method.caption)
-    images.save(options.output, sheet(pictures, captions))
+    picture = Image.fromarray(sheet(pictures, captions))
+    (in_256_colours(picture) if options.small else picture).save(options.output, optimize=True)
     print(f"written to {options.output}")
 
 
