@@ -124,6 +124,17 @@ class Snapshots(AscentCallback):
         self.images.append(state.images())
 
 
+def gif_path(path: str | PathLike[str]) -> Path:
+    """The path of an animation, with ".gif" added where it is missing.
+
+    Example:
+        >>> gif_path("ascent.v2").name
+        'ascent.v2.gif'
+    """
+    path = Path(path)
+    return path if path.suffix.lower() == ".gif" else path.with_name(f"{path.name}.gif")
+
+
 class GifWriter(Snapshots):
     """Writes an animation of the ascent; many images are laid out as a grid.
 
@@ -144,9 +155,7 @@ class GifWriter(Snapshots):
         captions: bool = True,
     ) -> None:
         super().__init__(every)
-        self.path = Path(path)
-        if self.path.suffix.lower() != ".gif":
-            self.path = self.path.with_name(self.path.name + ".gif")
+        self.path = gif_path(path)
         self.duration_ms = duration_ms
         self.display = display
         self.captions = captions

@@ -9,166 +9,23 @@ A file that exists is kept, so that an interrupted gallery is continued by the s
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import io
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from kvis2 import images, targets
-from kvis2.description import Description, describe
-from kvis2.gallery_artifacts import ARTIFACTS, OF_THE_MODEL, QUICK, Effort, Made, Piece, Subject
-from kvis2.gallery_index import Contents, Entry, Failure, page
+from kvis2.description import Description
+from kvis2.gallery_artifacts import ARTIFACTS, OF_THE_MODEL
+from kvis2.gallery_folder import Gallery
+from kvis2.gallery_subject import QUICK, Effort, Subject
 from kvis2.input_space import InputSpace
+from kvis2.visualization.pictures import lookup_imagenet_labels
 
 _MODEL = "model"  # the section of what needs no photograph
-
-
-class Gallery:
-    """A folder of pictures, what is known of them, and the page that shows them.
-
-    Args:
-        folder: Where the files are, or will be.
-        model: What the model is called; a folder holds pictures of one model.
-        overwrite: Whether files that exist are made again.
-        say: Gets one line for each file.
-
-    Raises:
-        ValueError: If the folder holds a gallery of another model and is not to be overwritten.
-
-    Attributes:
-        contents: What is known of the files.
-        failed: How many files could not be made since this object was.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        model: str,
-        overwrite: bool = False,
-        say: Callable[[str], None] = print,
-    ) -> None:
-        self.folder = folder
-        self._record = folder / "gallery.json"
-        known = Contents.load(self._record)
-        if known is not None and known.model != model and not overwrite:
-            raise ValueError(
-                f"Expected a folder without a gallery, or with one of '{model}'. Received: "
-                f"{folder}, which holds one of '{known.model}'. Give another --out, or --overwrite."
-            )
-        if known is None or known.model != model:
-            known = Contents(model)
-        self.contents = known
-        self.overwrite = overwrite
-        self.failed = 0
-        self._say = say
-
-    def add(self, section: str, line: str, subject: Subject, artifacts: Sequence[str]) -> None:
-        """Make the files of some artefacts, and rewrite the page after each of them.
-
-        Args:
-            section: The name of the photograph, or "model".
-            line: What the page says about it.
-            subject: What is shown.
-            artifacts: Names in `ARTIFACTS`.
-        """
-        self.contents.sections[section] = line
-        for number, artifact in enumerate(artifacts, 1):
-            self.contents.forget_failures(section, artifact)
-            title = f"{section}  {number}/{len(artifacts)}  {artifact}"
-            for piece in self._pieces(section, artifact, subject):
-                self._add(section, artifact, piece, title)
-            self.write_page()
-
-    def write_page(self) -> None:
-        """Write what is known, and the page."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.contents.save(self._record)
-        text = page(self.contents, self.folder, ARTIFACTS)
-        (self.folder / "index.html").write_text(text, encoding="utf-8")
-
-    def _pieces(self, section: str, artifact: str, subject: Subject) -> Iterator[Piece]:
-        """The files of an artefact; a failure to list them is one like any other."""
-        try:
-            yield from ARTIFACTS[artifact](subject)
-        except Exception as error:
-            self._fail(section, artifact, "", error)
-
-    def _add(self, section: str, artifact: str, piece: Piece, title: str) -> None:
-        """Make one file, unless it exists."""
-        name = f"{section}/{section}_{piece.file}"
-        path = self.folder / name
-        if path.exists() and not self.overwrite:
-            entry = self.contents.entries.setdefault(name, Entry(section, artifact))
-            changed = entry.parameters and entry.parameters != _plain(piece.parameters)
-            other = f", made with {_listed(entry.parameters)}" if changed else ""
-            self._say(f"{title}  {piece.file}  kept{other}")
-            return
-        start = time.perf_counter()
-        try:
-            made, notes = _with_warnings(piece.make)
-            _write(path, made)
-        except Exception as error:
-            self._fail(section, artifact, piece.file, error)
-            return
-        self.contents.entries[name] = Entry(
-            section, artifact, _plain(piece.parameters), _plain(made.findings), notes
-        )
-        self.contents.save(self._record)
-        self._say(f"{title}  {piece.file}  {time.perf_counter() - start:.1f} s")
-        for note in notes:
-            self._say(f"    {note}")
-
-    def _fail(self, section: str, artifact: str, file: str, error: Exception) -> None:
-        """Report what could not be made; the others go on."""
-        sentence = str(error) or type(error).__name__
-        if not isinstance(error, ValueError | TypeError):
-            sentence = f"{type(error).__name__}: {sentence}"
-        self.failed += 1
-        self.contents.failures.append(Failure(section, artifact, file, sentence))
-        self._say(f"{section}  {artifact}  {file}  FAILED: {sentence}")
-
-
-def _with_warnings(make: Callable[[], Made]) -> tuple[Made, list[str]]:
-    """What is made, and what was warned of on the way."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        made = make()
-    # What libraries warn one another of is nothing that a reader of the page can mend.
-    notes = [str(w.message) for w in caught if not issubclass(w.category, DeprecationWarning)]
-    return made, list(dict.fromkeys(notes))
-
-
-def _write(path: Path, made: Made) -> None:
-    """Write a file as a whole: one that was interrupted is not taken for one that is done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"part-of-{path.name}")
-    if isinstance(made.pictures, list):
-        images.save_gif(part, made.pictures, duration_ms=300)
-    else:
-        images.save(part, made.pictures)
-    part.replace(path)
-
-
-def _plain(values: Any) -> dict[str, Any]:
-    """As it comes back from JSON."""
-    return {
-        key: list(each) if isinstance(each, tuple) else each for key, each in dict(values).items()
-    }
-
-
-def _listed(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in values.items())
-
-
-# -- the command ----------------------------------------------------------------------------------
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             option, nargs="+", choices=ARTIFACTS, default=[], metavar="NAME",
             help=f"{said}: {', '.join(ARTIFACTS)}" if option == "--only" else said,
         )  # fmt: skip
+    parser.add_argument(
+        "--names", metavar="FILE", help='of the classes, one on each line; or "imagenet"'
+    )
     parser.add_argument("--steps", type=int, help="steps of each optimisation")
     parser.add_argument("--quick", action="store_true", help="few steps, samples, layers, filters")
     parser.add_argument(
@@ -247,19 +107,18 @@ def run(options: argparse.Namespace) -> int:
         options.recipe,
         options.colormap,
         tuple(options.layers),
+        names=_class_names(options.names, description.outputs[0].shape[-1] or 0),
     )
     labels = list(base.labels)
     for path in options.photographs:
         subject = dataclasses.replace(
             base, picture=space.read(path, base.size), original=space.read(path, None)
         )
-        probabilities = _outputs(model, subject.batch)
-        label = _label(probabilities, options.label, description)
+        label = _label(subject.outputs(subject.batch), options.label, description)
         subject = dataclasses.replace(subject, labels=(label,))
         labels.append(label)
-        shares = probabilities.reshape(-1, probabilities.shape[-1]).mean(axis=0)
-        share = f"{shares[label]:.3f}" if label < len(shares) else f"{shares[0]:.3f} (one unit)"
-        line = f"{path.name}: class {label}, output {share}"
+        output = subject.output(subject.batch, label)
+        line = f"{path.name}: class {subject.named(label)}, output {output:.3f}"
         of_photograph = [each for each in artifacts if each not in OF_THE_MODEL]
         name = gallery.contents.name_of(path.resolve())
         gallery.add(name, line, subject, of_photograph)
@@ -330,8 +189,7 @@ def _input_space(
 
 def _described(model: keras.Model) -> Description:
     """What is in the model, with feature maps to look at."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        description = describe(model)
+    description = Description.of(model)
     if not description.maps:
         raise ValueError(
             f"Expected a model with spatial feature maps. Received: '{model.name}', which has "
@@ -340,16 +198,29 @@ def _described(model: keras.Model) -> Description:
     return description
 
 
-def _outputs(model: keras.Model, batch: np.ndarray) -> np.ndarray:
-    """The first output of the model, `(batch, ..., units)`."""
-    # A model of one input may have been built to take it in a list, or a dict.
-    given = keras.tree.map_structure(lambda _: batch, targets.input_structure(model))
-    return np.asarray(keras.tree.flatten(model(given, training=False))[0], np.float64)
+def _class_names(option: str | None, units: int) -> tuple[str, ...]:
+    """The names of the classes; none where none were given."""
+    if option is None:
+        return ()
+    if option == "imagenet":
+        names = lookup_imagenet_labels(range(1000))
+    elif Path(option).exists():
+        names = Path(option).read_text(encoding="utf-8").splitlines()
+    else:
+        raise ValueError(
+            f"Expected 'imagenet' or a text file of names. Received: --names {option}."
+        )
+    if len(names) != max(units, 2):
+        raise ValueError(
+            f"Expected a name for each of {max(units, 2)} classes. Received: {len(names)} in "
+            f"--names {option}."
+        )
+    return tuple(names)
 
 
 def _label(outputs: np.ndarray, asked: int | None, description: Description) -> int:
     """The class to explain: the one asked for, or the predicted one."""
-    units = outputs.shape[-1]
+    units = len(outputs)
     is_binary = units == 1 and description.outputs[0].activation == "sigmoid"
     if asked is not None:
         if not 0 <= asked < (2 if is_binary else units):
@@ -357,8 +228,7 @@ def _label(outputs: np.ndarray, asked: int | None, description: Description) -> 
                 f"Expected a class from 0 to {1 if is_binary else units - 1}. Received: {asked}."
             )
         return asked
-    means = outputs.reshape(-1, units).mean(axis=0)
-    return int(means[0] > 0.5) if is_binary else int(means.argmax())
+    return int(outputs[0] > 0.5) if is_binary else int(outputs.argmax())
 
 
 def _say(line: str) -> None:

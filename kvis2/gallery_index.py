@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,12 @@ class Contents:
         self.sources[name] = str(source)
         return name
 
+    def forget_missing(self, folder: Path) -> None:
+        """Drop the files that are no longer in the folder."""
+        self.entries = {
+            name: entry for name, entry in self.entries.items() if (folder / name).exists()
+        }
+
     def forget_failures(self, section: str, artifact: str) -> None:
         """Drop what failed of an artefact before, which is now tried again."""
         self.failures = [
@@ -107,25 +113,23 @@ nav a { margin-right: .9rem; }
 """
 
 
-def page(contents: Contents, folder: Path, artifacts: Iterable[str]) -> str:
-    """The page that shows all files of a gallery that exist, side by side.
+def page(contents: Contents, artifacts: Mapping[str, str]) -> str:
+    """The page that shows all files of a gallery, side by side.
 
     Args:
         contents: What the gallery holds.
-        folder: Where it is.
-        artifacts: The names of all artefacts in the order in which they are shown.
+        artifacts: All artefacts in the order in which they are shown, and one line about each.
 
     Returns:
         HTML without scripts; the pictures are the files beside it, nothing else is loaded.
     """
-    order = list(artifacts)
     links = [f'<a href="#{quote(name)}">{_text(name)}</a>' for name in contents.sections]
     title = _text(Path(contents.model).name)
     body = [f"<h1>{title}</h1>", f"<nav>{''.join(links)}</nav>"]
     for section, line in contents.sections.items():
         body.append(f'<h2 id="{_text(section)}">{_text(section)}</h2><p>{_text(line)}</p>')
-        for artifact in order:
-            body.extend(_artifact(contents, folder, section, artifact))
+        for artifact, line in artifacts.items():
+            body.extend(_artifact(contents, section, artifact, line))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -135,12 +139,12 @@ def page(contents: Contents, folder: Path, artifacts: Iterable[str]) -> str:
     )
 
 
-def _artifact(contents: Contents, folder: Path, section: str, artifact: str) -> list[str]:
+def _artifact(contents: Contents, section: str, artifact: str, line: str) -> list[str]:
     """The lines that show one artefact of one section; none if there is nothing of it."""
     files = {
         name: entry
         for name, entry in contents.entries.items()
-        if (entry.section, entry.artifact) == (section, artifact) and (folder / name).exists()
+        if (entry.section, entry.artifact) == (section, artifact)
     }
     failures = [
         each for each in contents.failures if (each.section, each.artifact) == (section, artifact)
@@ -151,7 +155,7 @@ def _artifact(contents: Contents, folder: Path, section: str, artifact: str) -> 
     notes = dict.fromkeys(note for entry in files.values() for note in entry.notes)
     figures = [_figure(name, entry, common) for name, entry in files.items()]
     return [
-        f"<h3>{_text(artifact.replace('_', ' '))}</h3>",
+        f"<h3>{_text(artifact.replace('_', ' '))}</h3><p>{_text(line)}</p>",
         f'<p class="parameters">{_text(_listed(common))}</p>' if common else "",
         *(f'<p class="parameters">{_text(note)}</p>' for note in notes),
         f'<div class="pictures">{"".join(figures)}</div>',
@@ -165,10 +169,10 @@ def _artifact(contents: Contents, folder: Path, section: str, artifact: str) -> 
 def _figure(name: str, entry: Entry, common: Mapping[str, Any]) -> str:
     own = {key: value for key, value in entry.parameters.items() if key not in common}
     words = ", ".join(filter(None, [_listed(own), _listed(entry.findings)]))
-    file = quote(name)
+    file, shown = quote(name), Path(name).name.removeprefix(f"{entry.section}_")
     return (
         f'<figure><a href="{file}"><img src="{file}" alt="{_text(name)}" loading="lazy"></a>'
-        f"<figcaption>{_text(Path(name).name)}<br>{_text(words)}</figcaption></figure>"
+        f"<figcaption>{_text(shown)}<br>{_text(words)}</figcaption></figure>"
     )
 
 

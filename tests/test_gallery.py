@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 import kvis2
-from kvis2 import gallery_artifacts, images
+from kvis2 import images
 from kvis2.__main__ import main
-from kvis2.gallery_artifacts import ARTIFACTS, OF_THE_MODEL, Made, Piece, evenly, spread
+from kvis2.gallery_artifacts import ARTIFACTS, OF_THE_MODEL
 from kvis2.gallery_index import Contents
+from kvis2.gallery_pieces import Made, Piece, in_file
+from kvis2.gallery_subject import evenly, spread
 
 pytestmark = pytest.mark.filterwarnings(  # Keras, when a model is saved
     "ignore:__array__ implementation:DeprecationWarning"
@@ -48,7 +50,7 @@ EXPECTED = {
     "filter_images": ["filters_early.png", "filters_late.png"],
     "class_images": [
         f"class_2_{name}.{suffix}"
-        for name in ("no_decay", "L1", "L2", "blur", "regularised")
+        for name in ("fourier", "no_decay", "L1", "L2", "blur", "regularised")
         for suffix in ("png", "gif")
     ],
 }
@@ -132,7 +134,14 @@ def test_everything_is_made_listed_and_kept(run):
     page = Links((folder / "index.html").read_text(encoding="utf-8"))
     targets = {urllib.parse.unquote(link) for link in page.links}
     assert targets == set(files) | {"#a cat", "#model"}  # and nothing from elsewhere
-    for said in ("conservation error = ", "samples = 4", "layer = late", "blur every = 2"):
+    for said in (
+        "The gradient by guided backpropagation.",
+        "conservation error = ",
+        "output = 0.",
+        "samples = 4",
+        "layer = late",
+        "blur every = 2",
+    ):
         assert said in page.text
 
     written = {name: (path.stat().st_mtime_ns, path.read_bytes()) for name, path in files.items()}
@@ -165,6 +174,10 @@ def test_an_interrupted_gallery_is_continued(run, monkeypatch):
     for name in lost:
         files[name].unlink()
     stamps = {n: p.stat().st_mtime_ns for n, p in files.items() if n not in lost}
+    run("--only", "photograph")
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "Guided_BP_pos_sal.png" in page
+    assert "Guided_BP_neg_sal.png" not in page  # it is no longer there
     _, _, said = run("--only", "vanilla", "guided", "layer_cam")
     assert said.count("kept") == len(files) - 2
     assert {name: files[name].read_bytes() for name in lost} == before
@@ -294,6 +307,8 @@ def test_a_folder_holds_one_model(run, saved, tmp_path, capsys):
         (["{saved}", "--out", "x", "--preprocess", "vgg99"], "module of keras.applications"),
         (["{saved}", "--out", "x", "--input-range", "1", "1"], "black and white to differ"),
         (["{saved}", "--out", "x", "--only", "magic"], "invalid choice"),
+        (["{saved}", "--out", "x", "--names", "imagenet"], "a name for each of 4 classes"),
+        (["{saved}", "--out", "x", "--names", "no.txt"], "'imagenet' or a text file of names"),
     ],
 )
 def test_mistakes_are_answered_in_a_sentence(
@@ -306,6 +321,27 @@ def test_mistakes_are_answered_in_a_sentence(
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x" / "index.html").exists()
+
+
+def test_classes_have_their_names(run, tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog\ncow\nhen\n")
+    _, folder, _ = run("--only", "photograph", "--names", str(tmp_path / "names.txt"))
+    assert "a cat.png: class 2 cow, output 0." in Links((folder / "index.html").read_text()).text
+
+
+def test_filters_that_nothing_excites_are_told(run, small_model, tmp_path):
+    late = small_model.get_layer("late")
+    kernel, bias = late.get_weights()
+    kernel[..., 4] = 0
+    late.set_weights([kernel, bias])
+    path = saved_at(tmp_path / "dead.keras", small_model)
+    run("--only", "filter_images", "--layers", "early", "late", model=path, photographs=[])
+    entries = Contents.load(tmp_path / "out/gallery.json").entries
+    findings = {name: entry.findings for name, entry in entries.items()}
+    assert findings == {
+        "model/model_filters_early.png": {},
+        "model/model_filters_late.png": {"filters that nothing excites": [4]},
+    }
 
 
 def test_the_model_alone_needs_no_photograph(run):
@@ -331,7 +367,9 @@ def test_a_model_that_takes_blue_first(run, recipe):
     made = ["photograph", "integrated_gradients", "inversions", "deep_dream", "class_images"]
     status, folder, said = run("--recipe", recipe, "--only", *made, space="--preprocess vgg16")
     assert status == 0, said
-    assert set(files_in(folder)) == expected_files(made)
+    by_kvis2 = {f"model/model_class_2_fourier.{suffix}" for suffix in ("png", "gif")}
+    expected = expected_files(made) - (by_kvis2 if recipe == "original" else set())
+    assert set(files_in(folder)) == expected
     seen = np.asarray(Image.open(folder / "a cat/a cat_photograph.png")).astype(int)
     dream = np.asarray(Image.open(folder / "a cat/a cat_ddream_late_f2.png")).astype(int)
     # After two small steps the dream still has the colours of the photograph, red first.
@@ -351,7 +389,7 @@ def test_a_grey_model_that_takes_a_list(run, tmp_path):
         model=path,
     )
     assert status == 0, said
-    assert len(files_in(folder)) == 2 + 3 + 1 + 2 + 10
+    assert len(files_in(folder)) == 2 + 3 + 1 + 2 + 10  # no Fourier image in the original
 
 
 @pytest.mark.slow
@@ -375,4 +413,4 @@ def test_what_is_spread_evenly():
     assert evenly("abc", 1) == ["a"]
     assert spread(8, 2) == [2, 6]
     assert spread(2, 4) == [0, 1]
-    assert gallery_artifacts.in_file("backbone/conv") == "backbone-conv"
+    assert in_file("backbone/conv") == "backbone-conv"

@@ -806,48 +806,6 @@ def test_overlay():
         vis.overlay(top, below[:2])
 
 
-README_SCRIPT = """
-from vis.losses import ActivationMaximization
-from vis.regularizers import TotalVariation, LPNorm
-from vis.input_modifiers import Jitter
-from vis.optimizer import Optimizer
-from vis.callbacks import GifGenerator
-from vis.visualization import visualize_cam, overlay
-from vis.utils import utils
-
-layer_name = 'predictions'
-layer_dict = dict([(layer.name, layer) for layer in model.layers[1:]])
-output_class = [2]
-
-losses = [
-    (ActivationMaximization(layer_dict[layer_name], output_class), 2),
-    (LPNorm(model.input), 10),
-    (TotalVariation(model.input), 10)
-]
-opt = Optimizer(model.input, losses)
-image, grads, wrt_value = opt.minimize(
-    max_iter=5, verbose=True, input_modifiers=[Jitter()], callbacks=[GifGenerator('opt_progress')])
-cam = visualize_cam(model, utils.find_layer_idx(model, layer_name), output_class, image)
-"""
-
-
-def test_the_script_of_the_readme_runs_with_other_imports(
-    small_model, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    script = README_SCRIPT.replace("from vis.utils import utils", "from vis import tools as utils")
-    script = script.replace("vis.visualization", "vis").replace(
-        "from vis", "from kvis2.visualization"
-    )
-    space = {"model": small_model}
-    exec(script, space)
-    with Image.open(tmp_path / "opt_progress.gif") as gif:
-        assert (gif.n_frames, gif.size) == (5, (12, 16))
-    assert space["image"].shape == (16, 12, 3)
-    assert space["cam"].shape == (16, 12)
-    assert len(capsys.readouterr().out.splitlines()) == 5
-
-
 # -- callbacks and input modifiers ----------------------------------------------------------------
 
 
@@ -934,3 +892,21 @@ def test_frames_of_a_gif(tmp_path, channels, input_range):
     assert np.abs(frame[40:] - shown[40:]).mean() < 16
     assert frame[10:24, 10:50].max() > 240
     assert frame[10:24, 10:50].min() < 15
+
+
+def test_frames_of_channels_first_are_the_same(tmp_path):
+    image = np.random.default_rng(0).uniform(0, 255, (1, 60, 90, 3))
+    frames = {}
+    for data_format in ("channels_last", "channels_first"):
+        keras.config.set_image_data_format(data_format)
+        try:
+            gif = callbacks.GifGenerator(tmp_path / data_format)
+            gif.callback(0, [], 0.0, image, image)
+            gif.on_end()
+        finally:
+            keras.config.set_image_data_format("channels_last")
+        with Image.open(tmp_path / f"{data_format}.gif") as written:
+            frames[data_format] = np.array(written.convert("RGB"))
+        image = np.moveaxis(image, -1, 1)
+    assert frames["channels_last"].shape == (60, 90, 3)
+    np.testing.assert_array_equal(frames["channels_first"], frames["channels_last"])

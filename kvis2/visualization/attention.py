@@ -7,7 +7,7 @@ sample is explained by itself, because a user's loss and modifier may mix what i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from kvis2 import targets
 from kvis2.cam import GradCAM
+from kvis2.modifiers import Modifier
 from kvis2.probe import Probe, Trace
 from kvis2.saliency import Saliency
 from kvis2.types import LayerReference, Tensors
@@ -131,12 +132,8 @@ def visualize_saliency_with_losses(
         >>> losses = [(ActivationMaximization(model.layers[-1], 20), -1)]
         >>> heatmap = visualize_saliency_with_losses(model.inputs[0], losses, image)
     """
-    tensor = graphs.single_input(input_tensor)
-    model, scores, _ = LossModel.of(tensor, losses)
-    modifiers = backprop_modifiers.of_pass(backprop_modifier)
-    return _saliency(
-        model, scores, seed_input, wrt_tensor, tensor, grad_modifier, keepdims, modifiers
-    )
+    question = _Question.of_losses(input_tensor, losses, backprop_modifier)
+    return _saliency(question, seed_input, wrt_tensor, grad_modifier, keepdims)
 
 
 def visualize_saliency(
@@ -176,35 +173,26 @@ def visualize_saliency(
         >>> heatmap = visualize_saliency(model, -1, 20, image, backprop_modifier="guided")
     """
     model, modifiers = backprop_modifiers.applied(backprop_modifier, model)
-    part, score = score_of(model, layer_idx, filter_indices)
-    tensor = graphs.model_input(part)
-    return _saliency(
-        part, score, seed_input, wrt_tensor, tensor, grad_modifier, keepdims, modifiers
-    )
+    question = _Question.of_filters(model, layer_idx, filter_indices, modifiers)
+    return _saliency(question, seed_input, wrt_tensor, grad_modifier, keepdims)
 
 
 def _saliency(
-    model: keras.Model,
-    score: Any,
+    question: _Question,
     seed_input: Any,
     wrt_tensor: keras.KerasTensor | None,
-    input_tensor: keras.KerasTensor,
-    grad_modifier: Any,
+    grad_modifier: str | GradientModifier | None,
     keepdims: bool,
-    modifiers: Sequence[Any],
 ) -> np.ndarray:
-    watched = watching(wrt_tensor, input_tensor, model)
     explainer = ModifiedSaliency(
-        model, grad_modifiers.get(grad_modifier), keepdims, model_modifier=modifiers, **watched
+        question.model,
+        grad_modifiers.get(grad_modifier),
+        keepdims,
+        model_modifier=question.modifiers,
+        **watching(wrt_tensor, question.input_tensor, question.model),
     )
-    inputs, is_batch = as_batch(seed_input, input_tensor.shape[1:])
-    return _stretched(explainer(score, inputs), is_batch)
-
-
-def _stretched(maps: np.ndarray, is_batch: bool) -> np.ndarray:
-    """Maps from 0 to 1, each by its own minimum and maximum; one alone without a batch axis."""
-    unit = np.stack([normalize(each) for each in maps]).astype(np.float32)
-    return unit if is_batch else unit[0]
+    inputs, is_batch = as_batch(seed_input, question.input_tensor.shape[1:])
+    return _stretched(explainer(question.score, inputs), is_batch)
 
 
 def visualize_cam_with_losses(
@@ -242,12 +230,8 @@ def visualize_cam_with_losses(
         >>> losses = [(ActivationMaximization(model.layers[-1], 20), -1)]
         >>> visualize_cam_with_losses(model.inputs[0], losses, image, model.get_layer("conv5"))
     """
-    tensor = graphs.single_input(input_tensor)
-    model, scores, _ = LossModel.of(tensor, losses)
-    modifiers = backprop_modifiers.of_pass(backprop_modifier)
-    return _cam(
-        model, scores, seed_input, penultimate_layer, tensor, grad_modifier, modifiers, compat
-    )
+    question = _Question.of_losses(input_tensor, losses, backprop_modifier)
+    return _cam(question, seed_input, penultimate_layer, grad_modifier, compat)
 
 
 def visualize_cam(
@@ -292,34 +276,64 @@ def visualize_cam(
         >>> picture = overlay(jet, image)
     """
     model, modifiers = backprop_modifiers.applied(backprop_modifier, model)
-    part, score = score_of(model, layer_idx, filter_indices)
+    question = _Question.of_filters(model, layer_idx, filter_indices, modifiers)
     layer = graphs.penultimate_layer(model, layer_idx, penultimate_layer_idx)
-    tensor = graphs.model_input(part)
-    return _cam(part, score, seed_input, layer, tensor, grad_modifier, modifiers, compat)
+    return _cam(question, seed_input, layer, grad_modifier, compat)
 
 
 def _cam(
-    model: keras.Model,
-    score: Any,
+    question: _Question,
     seed_input: Any,
     layer: keras.Operation,
-    input_tensor: keras.KerasTensor,
-    grad_modifier: Any,
-    modifiers: Sequence[Any],
+    grad_modifier: str | GradientModifier | None,
     compat: str | None,
 ) -> np.ndarray:
     as_original = is_original(compat)
     explainer = ModifiedGradCAM(
-        model,
+        question.model,
         layer,
         grad_modifiers.get(grad_modifier),
         scales_by_magnitude=not as_original,
         resize=not as_original,
-        model_modifier=modifiers,
+        model_modifier=question.modifiers,
     )
-    inputs, is_batch = as_batch(seed_input, input_tensor.shape[1:])
-    maps = explainer(score, inputs)
+    inputs, is_batch = as_batch(seed_input, question.input_tensor.shape[1:])
+    maps = explainer(question.score, inputs)
     if as_original:
-        axes = targets.spatial_axes(model, inputs.shape, inputs.dtype)
+        axes = targets.spatial_axes(question.model, inputs.shape, inputs.dtype)
         maps = np.stack([zoomed(each, [inputs.shape[axis] for axis in axes]) for each in maps])
     return _stretched(maps, is_batch)
+
+
+def _stretched(maps: np.ndarray, is_batch: bool) -> np.ndarray:
+    """Maps from 0 to 1, each by its own minimum and maximum; one alone without a batch axis."""
+    unit = np.stack([normalize(each) for each in maps]).astype(np.float32)
+    return unit if is_batch else unit[0]
+
+
+class _Question(NamedTuple):
+    """What is asked of a model: a score from its input, and what is changed in the pass."""
+
+    model: keras.Model
+    score: Any
+    input_tensor: keras.KerasTensor
+    modifiers: Sequence[Modifier]
+
+    @classmethod
+    def of_losses(cls, input_tensor: Any, losses: Losses, backprop_modifier: Any) -> _Question:
+        """Of a weighted sum of losses."""
+        tensor = graphs.single_input(input_tensor)
+        model, scores, _ = LossModel.of(tensor, losses)
+        return cls(model, scores, tensor, backprop_modifiers.of_pass(backprop_modifier))
+
+    @classmethod
+    def of_filters(
+        cls,
+        model: keras.Model,
+        layer_idx: LayerReference,
+        filter_indices: FilterIndices,
+        modifiers: Sequence[Modifier],
+    ) -> _Question:
+        """Of units of a layer."""
+        part, score = score_of(model, layer_idx, filter_indices)
+        return cls(part, score, graphs.model_input(part), modifiers)

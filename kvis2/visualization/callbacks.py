@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from kvis2 import images
+from kvis2.ascent_callbacks import gif_path
 from kvis2.visualization import arrays
 from kvis2.visualization.pictures import draw_text
 
@@ -72,13 +73,13 @@ class GifGenerator(OptimizerCallback):
 
     def __init__(
         self,
-        path: str,
+        path: str | PathLike[str],
         input_range: arrays.InputRange = (0, 255),
         *,
         width: int | None = None,
         duration_ms: int = 100,
     ) -> None:
-        self.path = Path(path if str(path).endswith(".gif") else f"{path}.gif")
+        self.path = gif_path(path)
         self.input_range = input_range
         self.width = width
         self.duration_ms = duration_ms
