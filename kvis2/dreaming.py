@@ -34,7 +34,9 @@ class DeepDream(Explainer):
     first dreamt about small, then at `octave_scale` times the size, and so on; what the small one
     has gained is added to the larger one's details. At each size the gradient is taken tile by
     tile, shifted at random from step to step, so that neither memory nor the input size of the
-    model limits the size of the picture.
+    model limits the size of the picture. Where the smallest octave would be smaller than a model
+    of fixed input size takes, all octaves are larger by the same factor, and the dream is brought
+    back to the size of the photograph.
 
     Args:
         model: Any built Keras model with one input of images.
@@ -112,8 +114,8 @@ class DeepDream(Explainer):
         Args:
             score: What the layer shall see more of: a filter, a `Score`, or a function `output ->
                 (batch,)`; None is half the mean square of everything.
-            seed_input: `(batch, height, width, channels)` or one image, of any size not below
-                that of a tile, in the input range.
+            seed_input: `(batch, height, width, channels)` or one image, of any size, in the
+                input range.
             snapshots: A list to which the images after each octave are appended.
 
         Returns:
@@ -124,61 +126,55 @@ class DeepDream(Explainer):
         originals = np.asarray(seed_input, np.float32)
         single = originals.ndim == 3
         originals = originals[None] if single else originals
-        tile = self._tile(originals.shape[1:3])
         score, _ = as_objectives(everything if score is None else score, 1, 1)
-        sizes = self._sizes(originals.shape[1:3], tile)
+        fixed = self._fixed_size()
+        sizes = self._sizes(originals.shape[1:3], fixed)
+        sides = [side or self.tile or 512 for side in fixed]
         dreamt = _resized(originals, sizes[0])
         for index, size in enumerate(sizes):
             base = _resized(originals, size)
             if index:
                 gained = dreamt - _resized(originals, sizes[index - 1])
                 dreamt = base + _resized(gained, size)
+            tile = tuple(min(side, n) for side, n in zip(sides, size, strict=True))
             dreamt = np.concatenate([self._dreamt(score, each[None], tile) for each in dreamt])
             if snapshots is not None:
                 snapshots.append(dreamt[0] if single else dreamt)
+        dreamt = _resized(dreamt, originals.shape[1:3])
         return dreamt[0] if single else dreamt
 
-    def _tile(self, size: Sequence[int]) -> tuple[int, int]:
+    def _fixed_size(self) -> tuple[int | None, int | None]:
+        """Height and width that the model takes, None where it leaves them open."""
         structure = targets.input_structure(self.model)
-        shape = (None, None, None)
-        if structure is not None:
-            flat = keras.tree.flatten(structure)
-            if len(flat) != 1 or len(flat[0].shape) != 4:
-                raise ValueError(
-                    "Expected a model with one input (batch, height, width, channels). Received: "
-                    f"'{self.model.name}' with inputs {[tuple(x.shape) for x in flat]}."
-                )
-            shape = flat[0].shape[1:]
-        sides = [fixed or min(self.tile or 512, n) for fixed, n in zip(shape, size, strict=False)]
-        if any(side > n for side, n in zip(sides, size, strict=True)):
+        if structure is None:
+            return None, None
+        flat = keras.tree.flatten(structure)
+        if len(flat) != 1 or len(flat[0].shape) != 4:
             raise ValueError(
-                f"Expected images of at least {sides[0]} x {sides[1]} pixels, the size of a tile. "
-                f"Received: {size[0]} x {size[1]}. Enlarge them first."
+                "Expected a model with one input (batch, height, width, channels). Received: "
+                f"'{self.model.name}' with inputs {[tuple(x.shape) for x in flat]}."
             )
-        return sides[0], sides[1]
+        return flat[0].shape[1], flat[0].shape[2]
 
-    def _sizes(self, size: Sequence[int], tile: Sequence[int]) -> list[tuple[int, int]]:
-        """The sizes of the octaves, the smallest first, none below a tile of fixed size."""
-        fixed = self._is_fixed()
-        least = tile if fixed else (32, 32)
-        sizes: list[tuple[int, int]] = []
-        for octave in range(self.octaves - 1, -1, -1):
-            factor = self.octave_scale**-octave
-            height, width = (max(round(n * factor), 1) for n in size)
-            if (height >= least[0] and width >= least[1]) or octave == 0:
-                sizes.append((height, width))
-        return sizes
+    def _sizes(self, size: Sequence[int], fixed: Sequence[int | None]) -> list[tuple[int, int]]:
+        """The sizes of the octaves, the smallest first and as large as the model needs it."""
+        factors = [self.octave_scale**-octave for octave in range(self.octaves - 1, -1, -1)]
+        needed = [(side or 1) / n for side, n in zip(fixed, size, strict=True)]
+        larger = max(1.0, *(each / factors[0] for each in needed))
+        return [
+            (
+                max(round(size[0] * factor * larger), fixed[0] or 1),
+                max(round(size[1] * factor * larger), fixed[1] or 1),
+            )
+            for factor in factors
+        ]
 
-    def _is_fixed(self) -> bool:
-        structure = targets.input_structure(self.model)
-        return structure is not None and None not in keras.tree.flatten(structure)[0].shape[1:3]
-
-    def _dreamt(self, score: Any, image: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
+    def _dreamt(self, score: Any, image: np.ndarray, tile: tuple[int, ...]) -> np.ndarray:
         """One image after all steps of one octave."""
         method: Any = self._detached(1)
         for name in ("steps", "octaves", "octave_scale"):
             vars(method).pop(name)
-        method.tile = tuple(min(t, n) for t, n in zip(tile, image.shape[1:3], strict=True))
+        method.tile = tile
         inputs = [image, np.int32(self.steps)]
         axes = [(1, 2), ()]
         batch = Batch(self.model, np.zeros((1, *method.tile, image.shape[-1]), np.float32))

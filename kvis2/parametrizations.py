@@ -124,16 +124,21 @@ _COLORS = (_COLORS / np.linalg.norm(_COLORS, axis=0).max()).astype(np.float32)
 class Fourier(Parametrization):
     r"""The spectrum of the image, whitened, in decorrelated colours.
 
-    `x = low + (high - low) sigmoid(C F^-1(w z))`, `w ~ max(f, 1/n)^-decay`, with `F` the Fourier
-    transform over the spatial axes, `f` the frequency, `n` the longest side, and `C` the square
-    root of the colour covariance of natural images (three channels only; others are left as they
-    are). `w` is such that z of unit variance gives pixels of unit variance before C, so that one
-    learning rate does for all sizes and decays. The images never leave the range.
+    `x = low + (high - low) sigmoid(v min(1, contrast / std(v)))`, `v = C F^-1(w z)`,
+    `w ~ max(f, 1/n)^-decay`, with `F` the Fourier transform over the spatial axes, `f` the
+    frequency, `n` the longest side, and `C` the square root of the colour covariance of natural
+    images (three channels only; others are left as they are). `w` is such that z of unit variance
+    gives pixels of unit variance before C, so that one learning rate does for all sizes and
+    decays. The images never leave the range, and the limit of contrast keeps them off its ends,
+    where nothing would move any more: a filter whose response grows with contrast, as of all
+    early layers, still has to find its pattern.
 
     Args:
         decay: How much stronger low frequencies are; 1 is as in natural images, more is smoother.
         deviation: Standard deviation of the start.
         decorrelate: Whether three channels are decorrelated: True, or "bgr" if blue comes first.
+        contrast: The largest standard deviation of v over an image, infinity for no limit. Of
+            photographs it is about 1 to 2.
 
     References:
         Olah et al. (2017), Feature Visualization. https://distill.pub/2017/feature-visualization
@@ -145,6 +150,7 @@ class Fourier(Parametrization):
     decay: float = 1.5
     deviation: float = 0.01
     decorrelate: bool | str = True
+    contrast: float = 2.0
 
     def start(self, shape: Sequence[int], bounds: Bounds, seed: int) -> np.ndarray:
         """A faint random spectrum: a grey image."""
@@ -155,7 +161,9 @@ class Fourier(Parametrization):
         """The images of the spectra."""
         weighted = parameters * self._scale(shape)
         spectrum = tf.complex(weighted[:, 0], weighted[:, 1])
-        return self._colored(inverse_transform(spectrum, shape[:-1]), bounds)
+        values = self._in_colors(inverse_transform(spectrum, shape[:-1]))
+        deviation = tf.sqrt(_variance(values) + 1e-12)
+        return _squashed(values * tf.minimum(1.0, self.contrast / deviation), bounds)
 
     def encode(self, images: tf.Tensor, bounds: Bounds) -> tf.Tensor:
         """The spectra of the images; values at the ends of the range are moved inside a little."""
@@ -169,12 +177,9 @@ class Fourier(Parametrization):
         parts = tf.stack([tf.math.real(spectrum), tf.math.imag(spectrum)], axis=1)
         return parts / self._scale(images.shape[1:])
 
-    def _colored(self, values: tf.Tensor, bounds: Bounds) -> tf.Tensor:
-        low, high = bounds
+    def _in_colors(self, values: tf.Tensor) -> tf.Tensor:
         matrix = self._matrix(values.shape[-1])
-        if matrix is not None:
-            values = tf.tensordot(values, matrix.T, 1)
-        return low + (high - low) * tf.sigmoid(values)
+        return values if matrix is None else tf.tensordot(values, matrix.T, 1)
 
     def _matrix(self, channels: int) -> np.ndarray | None:
         if channels != 3 or not self.decorrelate:
@@ -203,17 +208,17 @@ class MagnitudeConstrained(Fourier):
         decay: Magnitudes fall with frequency as `f^-decay`.
         deviation: Unused: the start is a random phase.
         decorrelate: As for `Fourier`.
+        contrast: Standard deviation of the logits of the image, before C.
         magnitude: Magnitudes to use instead, as nested tuples in the shape of the spectrum
             `(channels, ..., frequencies)`; see `mean_magnitude`.
-        contrast: Standard deviation of the logits of the image.
 
     References:
         Fel et al. (2023), Unlocking Feature Visualization for Deeper Networks with MAgnitude
         Constrained Optimization. https://arxiv.org/abs/2306.06805
     """
 
-    magnitude: Any = None
     contrast: float = 1.0
+    magnitude: Any = None
 
     def start(self, shape: Sequence[int], bounds: Bounds, seed: int) -> np.ndarray:
         """Random phases."""
@@ -226,15 +231,28 @@ class MagnitudeConstrained(Fourier):
         magnitude = tf.constant(magnitude, tf.float32)
         spectrum = tf.complex(magnitude * tf.cos(parameters), magnitude * tf.sin(parameters))
         values = inverse_transform(spectrum, shape[:-1])
-        axes = list(range(1, values.shape.rank))
-        mean, variance = tf.nn.moments(values, axes, keepdims=True)
-        standard = (values - mean) / tf.sqrt(variance + 1e-12)
-        return self._colored(standard * self.contrast, bounds)
+        centred = values - tf.reduce_mean(values, _all_but_first(values), keepdims=True)
+        standard = centred / tf.sqrt(_variance(centred) + 1e-12)
+        return _squashed(self._in_colors(standard * self.contrast), bounds)
 
     def encode(self, images: tf.Tensor, bounds: Bounds) -> tf.Tensor:
         """The phases of the images; their magnitudes are not kept."""
         parts = super().encode(images, bounds)
         return tf.math.atan2(parts[:, 1], parts[:, 0])
+
+
+def _all_but_first(values: tf.Tensor) -> list[int]:
+    return list(range(1, values.shape.rank))
+
+
+def _variance(values: tf.Tensor) -> tf.Tensor:
+    """Of each image about its own mean, with axes of length one."""
+    return tf.math.reduce_variance(values, _all_but_first(values), keepdims=True)
+
+
+def _squashed(values: tf.Tensor, bounds: Bounds) -> tf.Tensor:
+    low, high = bounds
+    return low + (high - low) * tf.sigmoid(values)
 
 
 def mean_magnitude(images: Any, bounds: Bounds = (0.0, 255.0)) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from kvis2.optimizers import KerasVisRMSProp
-from kvis2.parametrizations import Pixels, Standardized
+from kvis2.parametrizations import MagnitudeConstrained, Pixels, Standardized
 from kvis2.regularizers import (
     AlphaNorm,
     BlurEvery,
@@ -23,6 +23,7 @@ from kvis2.regularizers import (
     Regularizer,
     TotalVariation,
 )
+from kvis2.transforms import RandomCrop
 
 # Uniform noise over the whole range has this standard deviation, as a fraction of the range.
 _UNIFORM = 12.0**-0.5
@@ -108,6 +109,25 @@ def filter_image(steps: int = 30) -> dict[str, Any]:
         "regularizers": [L2Decay(1e-6)],
         "transforms": None,
         "pre_activation": True,
+    }
+
+
+def magnitude_constrained(steps: int = 256, decorrelate: bool | str = True) -> dict[str, Any]:
+    """As MaCo: only the phases move, and the model sees random parts of the image.
+
+    References:
+        Fel et al. (2023), Unlocking Feature Visualization for Deeper Networks with MAgnitude
+        Constrained Optimization. https://arxiv.org/abs/2306.06805
+
+    Args:
+        steps: How many.
+        decorrelate: As for `kvis2.parametrizations.Fourier`: "bgr" if blue comes first.
+    """
+    return {
+        "steps": steps,
+        "parametrization": MagnitudeConstrained(decorrelate=decorrelate),
+        "optimizer": keras.optimizers.Adam(0.3),
+        "transforms": [RandomCrop(0.3, 0.9)],
     }
 
 

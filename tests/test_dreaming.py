@@ -89,6 +89,23 @@ def test_a_dream_excites_the_layer_and_stays_in_the_range(net):
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [((7, 9), [(7, 9), (14, 18), (28, 36)]), ((5, 20), [(7, 28), (14, 56), (28, 112)])],
+)
+def test_a_picture_no_larger_than_the_model_takes_has_all_its_octaves(net, size, sizes):
+    image = np.random.default_rng(0).uniform(0, 255, (*size, 3)).astype(np.float32)
+    octaves = []
+    dream = DeepDream(net.as_keras(7, 9), "conv2", steps=4, octaves=3, octave_scale=2)
+    found = dream(None, image, snapshots=octaves)
+    assert [each.shape[:2] for each in octaves] == sizes
+    if sizes[-1] == (4 * size[0], 4 * size[1]):  # what a pixel of the photograph covers
+        blocks = octaves[-1].reshape(size[0], 4, size[1], 4, 3)
+        np.testing.assert_allclose(found, blocks.mean(axis=(1, 3)), atol=1e-3)
+    assert found.shape == image.shape
+    assert np.abs(found - image).mean() > 5
+
+
 def test_a_model_of_open_size_dreams_in_tiles_of_any_size():
     keras.utils.set_random_seed(2)
     inputs = keras.Input((None, None, 3))
@@ -102,7 +119,8 @@ def test_a_model_of_open_size_dreams_in_tiles_of_any_size():
 
 def test_mistakes_are_answered_in_one_sentence(net):
     model = net.as_keras(7, 9)
-    with pytest.raises(ValueError, match="of at least 7 x 9"):
-        DeepDream(model, "conv2")(None, np.zeros((5, 20, 3)))
+    vectors = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")])
+    with pytest.raises(ValueError, match=r"one input \(batch, height, width, channels\)"):
+        DeepDream(vectors, "dense")(None, np.zeros((5, 20, 3)))
     with pytest.raises(ValueError, match="octave scale above 1"):
         DeepDream(model, "conv2", octave_scale=1.0)

@@ -1,5 +1,7 @@
 """Feature maps, kernels and favourite patches against a net that is written by hand."""
 
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -142,6 +144,23 @@ def test_the_strongest_patches_of_a_dataset(net, pictures, kind):
             rows, columns = (slice(*each) for each in patch.box)
             np.testing.assert_array_equal(patch.pixels, pictures[patch.image][rows, columns])
             assert patch.pixels.shape == (5, 5, 3)
+
+
+def test_a_dataset_is_not_kept(net, pictures):
+    """When a batch is asked for, no array of an earlier one is held, whatever was found in it."""
+    given = []
+
+    def batches():
+        for start in range(0, 9, 3):
+            assert all(each() is None for each in given[:-1])  # the loop still names the last one
+            batch = pictures[start : start + 3].copy()
+            given.append(weakref.ref(batch))
+            yield batch
+
+    found = top_patches(net.as_keras(8, 9), "conv2", [1, 4], batches(), count=2)
+    assert len(given) == 3
+    assert all(each() is None for each in given)
+    assert [len(each) for each in found.values()] == [2, 2]
 
 
 def test_a_patch_alone_excites_its_unit_as_much(net, pictures):

@@ -77,7 +77,7 @@ def test_fourier_images_are_those_of_the_formula(shape):
 @pytest.mark.parametrize("shape", [(64, 1), (48, 64, 1), (12, 14, 16, 1)])
 @pytest.mark.parametrize("decay", [0.0, 1.0, 2.0])
 def test_unit_parameters_give_pixels_of_unit_variance(shape, decay):
-    chart = Fourier(decay=decay, deviation=1.0)
+    chart = Fourier(decay=decay, deviation=1.0, contrast=float("inf"))
     starts = np.stack([chart.start(shape, BOUNDS, seed) for seed in range(300)])
     unit = (chart.image(tf.constant(starts), shape, BOUNDS).numpy().astype(float) + 2) / 8
     logits = np.log(unit) - np.log1p(-unit)
@@ -101,6 +101,19 @@ def test_images_stay_in_the_range_and_have_a_gradient(chart, shape):
     assert image.numpy().max() <= 6
     assert np.isfinite(gradient).all()
     assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_contrast_is_scaled_down_to_its_limit_and_never_up(shape):
+    def logits(parameters, **options):
+        image = Fourier(**options).image(tf.constant(parameters), shape, (0.0, 1.0)).numpy()
+        return np.log(image.astype(float)) - np.log1p(-image.astype(float))
+
+    loud = Fourier(deviation=1.0).start(shape, BOUNDS, 3)[None]
+    free = logits(loud, contrast=float("inf"))
+    limited = logits(loud, contrast=0.25)
+    np.testing.assert_allclose(limited, free * 0.25 / free.std(), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(logits(loud * 0.01, contrast=0.25), free * 0.01, atol=1e-5)
 
 
 def spectrum_of(chart, phases, shape):
