@@ -7,7 +7,8 @@ one sheet, and one of them a GIF:
     python examples/keras_vis_scenarios.py --out scenarios
     python examples/keras_vis_scenarios.py --out scenarios --only saliency regression
 
-Only the imports differ from a script for keras-vis.
+Only the imports differ from a script for keras-vis. `keras_vis_scenarios_imagenet.py` does the same
+for a model of ImageNet and photographs.
 """
 
 import argparse
@@ -197,7 +198,7 @@ def filters(networks: Networks, folder: Path) -> None:
     """A grid of what the filters of each convolution look for, from noise of a strong contrast.
 
     On the faint noise that is the default the ReLU of many a filter is off everywhere; it has no
-    gradient to follow there.
+    gradient to follow there. Those that are off on this noise as well are marked, and stay noise.
     """
     utils.set_random_seed()
     options = {
@@ -211,10 +212,11 @@ def filters(networks: Networks, folder: Path) -> None:
         layer_idx = utils.find_layer_idx(networks.linear, name)
         count = min(get_num_filters(networks.linear.layers[layer_idx]) or 0, 16)
         found = [ideal(networks.linear, layer_idx, index, **options) for index in range(count)]
+        responses = responses_of(networks.linear.layers[layer_idx], networks.linear, found)
         large = [
             utils.draw_text(
                 images.resize(images.displayable(utils.normalize(each)[None], RANGE)[0], 96),
-                str(index),
+                f"{index}" if responses[index, ..., index].any() else f"{index} off",
                 position=(4, 2),
                 font=None,
                 color=(255, 255, 255),
@@ -226,6 +228,13 @@ def filters(networks: Networks, folder: Path) -> None:
         assert stitched is not None
         sheets.append(images.captioned(stitched, f"filters of {name}"))
     written(folder, "filters", sheet(sheets))
+
+
+def responses_of(
+    layer: keras.Layer, model: keras.Model, pictures: Sequence[np.ndarray]
+) -> np.ndarray:
+    """What a layer makes of pictures, `(pictures, height, width, filters)`."""
+    return keras.Model(model.inputs, layer.output).predict(np.stack(pictures), verbose=0)
 
 
 def saliency(networks: Networks, folder: Path) -> None:
