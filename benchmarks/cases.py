@@ -116,7 +116,7 @@ FULL = [
     *_each("smoothgrad", "small", (8, 1), samples=50),
     *_each("integrated", "small", (8, 1), samples=64),
     *_each("scorecam", "small", (32, 1), channels=128),
-    *_each("maximization", "small", (1,), steps=200),
+    *_each("maximization", "small", (16, 1), steps=200),
     *_each("lrp", "small", (32, 1)),
     *_each("saliency", "small", (32, 1)),
     *_each("guided", "small", (32,)),
