@@ -28,9 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.report:
         document = json.loads(Path(given.report).read_text())
     else:
-        document = _measured(given)
         Path(given.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(given.json).write_text(json.dumps(document, indent=1))
+        document = _measured(given)
     text = report.markdown(document)
     if given.markdown:
         Path(given.markdown).parent.mkdir(parents=True, exist_ok=True)
@@ -69,21 +68,29 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = Path(given.models or stack.enter_context(tempfile.TemporaryDirectory()))
         crew = stack.enter_context(Crew(names, Path(given.peers), fresh=not given.quick))
-        rows = []
+        document: dict[str, Any] = {
+            "machine": {},
+            "versions": crew.versions,
+            "rows": [],
+            "extras": {},
+        }
+
+        def keep() -> None:  # After every row: a run takes an hour, and may not reach its end.
+            document["machine"] = about()
+            document["seconds"] = time.perf_counter() - start
+            Path(given.json).write_text(json.dumps(document, indent=1))
+
         for case in cases:
             target = models.write(case.model, folder)
             with crew.at_work(case) as workers:
                 row = measure(case, target, workers, seconds)
             print(report.line(row), flush=True)
-            rows.append(row.as_json())
-        found = {} if given.no_extras else extras.measured(folder, quick=given.quick)
-    return {
-        "machine": about(),
-        "versions": crew.versions,
-        "seconds": time.perf_counter() - start,
-        "rows": rows,
-        "extras": found,
-    }
+            document["rows"].append(row.as_json())
+            keep()
+        if not given.no_extras:
+            document["extras"] = extras.measured(folder, quick=given.quick)
+        keep()
+    return document
 
 
 def _is_asked_for(case: Case, words: str) -> bool:
