@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", default=".venv/peers", help="folder of the peers' environments")
     parser.add_argument("--models", help="folder to keep the models in (1.5 GB)")
     parser.add_argument("--json", default="build/benchmarks.json", help="where numbers are written")
+    parser.add_argument("--resume", action="store_true", help="measure what --json has not yet")
     parser.add_argument("--markdown", help="where the page is written, such as docs/performance.md")
     parser.add_argument("--report", help="write the page of numbers that are there, measure none")
     return parser
@@ -68,19 +69,17 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = Path(given.models or stack.enter_context(tempfile.TemporaryDirectory()))
         crew = stack.enter_context(Crew(names, Path(given.peers), fresh=not given.quick))
-        document: dict[str, Any] = {
-            "machine": {},
-            "versions": crew.versions,
-            "rows": [],
-            "extras": {},
-        }
+        document = _begun(Path(given.json) if given.resume else None)
+        before = document["seconds"]
 
         def keep() -> None:  # After every row: a run takes an hour, and may not reach its end.
             document["machine"] = about()
-            document["seconds"] = time.perf_counter() - start
+            document["versions"] |= crew.versions
+            document["seconds"] = before + time.perf_counter() - start
             Path(given.json).write_text(json.dumps(document, indent=1))
 
-        for case in cases:
+        measured = [row["name"] for row in document["rows"]]
+        for case in (each for each in cases if each.name not in measured):
             target = models.write(case.model, folder)
             with crew.at_work(case) as workers:
                 row = measure(case, target, workers, seconds)
@@ -91,6 +90,13 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
             document["extras"] = extras.measured(folder, quick=given.quick)
         keep()
     return document
+
+
+def _begun(saved: Path | None) -> dict[str, Any]:
+    """The document of a run that was broken off, or an empty one."""
+    if saved is not None and saved.exists():
+        return json.loads(saved.read_text())
+    return {"machine": {}, "versions": {}, "seconds": 0.0, "rows": [], "extras": {}}
 
 
 def _is_asked_for(case: Case, words: str) -> bool:

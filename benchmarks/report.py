@@ -35,7 +35,7 @@ def markdown(document: dict[str, Any]) -> str:
     rows = sorted((Row.from_json(each) for each in document["rows"]), key=_place)
     parts = [
         "# Performance",
-        "This page is written by `make bench`; every number on it was measured in one run.",
+        "This page is written by `make bench`; the numbers of a row were measured in turn.",
         _machine(document),
         "## Time",
         "The floor is one compiled forward (and backward) pass of the plain model, as far as the "
