@@ -1,5 +1,6 @@
 """The benchmark: its protocol, its judgement of agreement, its report."""
 
+import contextlib
 import importlib.util
 import json
 import sys
@@ -23,6 +24,7 @@ def load_package():
 
 load_package()
 
+from benchmarks import __main__ as program  # noqa: E402
 from benchmarks import agreement, cases, floors, measurement, models, reasons, report  # noqa: E402
 from benchmarks.agreement import compare  # noqa: E402
 from benchmarks.cases import Case  # noqa: E402
@@ -283,6 +285,25 @@ def test_report_tells_times_goals_and_reasons(document, monkeypatch):
     assert "- endurance: ImportError: no kvis2" in page
     assert "takes 0.15 s after" in page
     assert "- batch: GradCAM 1.00" in page
+
+
+def test_resume_measures_only_what_is_missing(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def even(case, *_):
+        asked.append(case.name)
+        return Row(case, {"floor": Measured([1.0, 2.0]), "kvis2": Measured([1.0, 2.0])})
+
+    monkeypatch.setattr(program, "measure", even)
+    monkeypatch.setattr(program.Crew, "at_work", lambda *_: contextlib.nullcontext({}))
+    monkeypatch.setattr(program.models, "write", lambda *_: tmp_path)
+    path = tmp_path / "numbers.json"
+    given = ["--only", "GradCAM small b1", "--no-extras", "--json", str(path)]
+    assert program.main(given) == 0
+    assert program.main(["--resume", "--only", "GradCAM small", *given[2:]]) == 0
+    assert asked == ["GradCAM small b1", "GradCAM small b8", "GradCAM small b32"]
+    assert [row["name"] for row in json.loads(path.read_text())["rows"]] == asked
+    assert "| GradCAM small b1 |" in capsys.readouterr().out
 
 
 def test_rows_survive_json(document):
