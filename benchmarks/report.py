@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.agreement import KNOWN_DIFFERENCES
-from benchmarks.cases import FLOOR, METHODS, OURS, PEERS, floor_goal, peer_goal
+from benchmarks.cases import FLOOR, FULL, METHODS, OURS, PEERS, QUICK, floor_goal, peer_goal
 from benchmarks.measurement import Row
 from benchmarks.models import BUILDERS
 from benchmarks.reasons import reason
@@ -207,6 +207,10 @@ def _left_out(rows: Sequence[Row], extras: dict[str, Any]) -> str:
         if measured.left_out
     ]
     notes += [f"{name}: {each['left_out']}" for name, each in extras.items() if "left_out" in each]
+    measured = {row.case.name for row in rows}
+    if not measured <= {case.name for case in QUICK}:
+        missing = [case.name for case in FULL if case.name not in measured]
+        notes += [f"{name}: not measured in this run" for name in missing]
     return _bullets(notes) or "Nothing."
 
 
