@@ -118,6 +118,12 @@ def _short_of(rows: Sequence[Row]) -> str:
                 f"{row.case.name}: {ratio[0]:.2f} floors, goal {floor_goal(row.case):g}: "
                 f"{reason(row.case.name)}."
             )
+        first = _first_call(row)
+        if first is not None and first > _FIRST_CALL_GOAL:
+            missed.append(
+                f"{row.case.name}: the first call takes {first:.1f} times that of the floor, goal "
+                f"{_FIRST_CALL_GOAL:g}."
+            )
         for peer in PEERS:
             ahead, goal = row.ratio(peer, OURS), peer_goal(row.case, peer)
             if ahead is not None and ahead[0] < goal:
@@ -126,6 +132,12 @@ def _short_of(rows: Sequence[Row]) -> str:
                     f"{reason(row.case.name, peer)}."
                 )
     return _bullets(missed) or "Nowhere."
+
+
+def _first_call(row: Row) -> float | None:
+    """The first call of kvis2 over that of the floor."""
+    ours, floor = (row.rivals[name].first_seconds for name in (OURS, FLOOR))
+    return None if ours is None or floor is None else ours / floor
 
 
 def _first_calls(rows: Sequence[Row]) -> str:

@@ -306,6 +306,13 @@ def test_resume_measures_only_what_is_missing(tmp_path, monkeypatch, capsys):
     assert "| GradCAM small b1 |" in capsys.readouterr().out
 
 
+def test_a_slow_first_call_is_told(document):
+    assert "the first call" not in report.markdown(document)
+    document["rows"][0]["rivals"]["kvis2"]["first_seconds"] = 2.5
+    told = "- GradCAM small b2: the first call takes 2.5 times that of the floor, goal 2."
+    assert told in report.markdown(document)
+
+
 def test_rows_survive_json(document):
     rows = [Row.from_json(json.loads(json.dumps(each))) for each in document["rows"]]
     assert [row.as_json() for row in rows] == document["rows"]
