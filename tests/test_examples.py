@@ -1,12 +1,12 @@
 """The demo, and the code in README and CONTRIBUTING: they run, and show what is claimed."""
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import example_scripts
 import keras
 import numpy as np
 import pytest
@@ -20,10 +20,7 @@ DEMO = ROOT / "examples" / "digits_in_the_wild.py"
 @pytest.fixture(scope="module")
 def demo():
     pytest.importorskip("sklearn")
-    spec = importlib.util.spec_from_file_location("digits_in_the_wild", DEMO)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example_scripts.example("digits_in_the_wild")
 
 
 def run(*options):

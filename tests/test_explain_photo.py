@@ -1,9 +1,8 @@
 """The sheet of all methods: it can be made of any model, and shows what the explainers return."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
+import example_scripts
 import keras
 import numpy as np
 import pytest
@@ -12,15 +11,10 @@ from PIL import Image
 
 import kvis2
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "explain_photo.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("explain_photo", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example_scripts.example("explain_photo")
 
 
 def run(script, monkeypatch, *arguments):

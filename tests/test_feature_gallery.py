@@ -1,8 +1,6 @@
 """The gallery of features as a user makes it, from small models of three kinds."""
 
-import importlib.util
-from pathlib import Path
-
+import example_scripts
 import keras
 import numpy as np
 import pytest
@@ -10,15 +8,10 @@ from PIL import Image
 
 from kvis2.input_space import InputSpace
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "feature_gallery.py"
-
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("feature_gallery", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example_scripts.example("feature_gallery")
 
 
 @pytest.fixture

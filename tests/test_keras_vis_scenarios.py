@@ -1,23 +1,12 @@
 """The examples after the documentation of keras-vis: each scenario runs and shows what it says."""
 
-import importlib.util
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
+from example_scripts import example
 from PIL import Image
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
 pytestmark = pytest.mark.slow
-
-
-def example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
