@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,6 +22,7 @@ from kvis2.lrp_calls import STEP, CallRecorder, RuledCall, carrier
 from kvis2.lrp_composites import Composite
 from kvis2.lrp_layers import folded, normalizes_channels
 from kvis2.lrp_operations import MOVES, RULED, Dependence, relevance_of
+from kvis2.lrp_rectified import Rectified
 from kvis2.lrp_rules import Step
 from kvis2.modifiers import Modifier
 from kvis2.types import Override, Tensors
@@ -47,6 +49,7 @@ class RelevanceFlow(Modifier):
     _absorbed: Tensors = field(default_factory=list)
     _outputs: dict[tf.Operation, tf.Tensor] = field(default_factory=dict)
     _starts: Tensors = field(default_factory=list)
+    _sums: dict[Any, tf.Tensor] = field(default_factory=dict)
     _graph: tf.Graph = field(default_factory=tf.compat.v1.get_default_graph)
 
     def __post_init__(self) -> None:
@@ -198,13 +201,26 @@ class RelevanceFlow(Modifier):
             return list(upstream)
         call = self.recorder.calls[operation]
         relevance = tf.cast(upstream[0], tf.float32)
-        step = _step(call)
+        step = _step(call, self._rectified.output(call))
         assert call.rule is not None
         shares = call.rule.relevance(step, relevance)
         if step.affine is not None and step.affine.offset is not None:
-            self._absorbed.append(summed_by_sample(relevance) - summed_by_sample(shares[0]))
+            self._absorbed.append(self._sum(relevance) - self._sum(shares[0]))
         casts = [tf.cast(r, x.dtype) for r, x in zip(shares, call.inputs, strict=True)]
         return [None, *casts]
+
+    @functools.cached_property
+    def _rectified(self) -> Rectified:
+        return Rectified(self._graph, self.recorder.calls, self._dependence)
+
+    def _sum(self, relevance: tf.Tensor) -> tf.Tensor:
+        """That of each sample, once: what one layer hands out is often what another one gets."""
+        if relevance.op.type == "MaxPoolGrad":  # The sum of what it was given to spread.
+            relevance = relevance.op.inputs[2]
+        key = relevance.ref()
+        if key not in self._sums:
+            self._sums[key] = summed_by_sample(relevance)
+        return self._sums[key]
 
     def through(self, operation: tf.Operation, relevance: tf.Tensor) -> list[tf.Tensor | None]:
         """The relevance of the operands of a single operation."""
@@ -214,10 +230,11 @@ class RelevanceFlow(Modifier):
         """The relevance of a model output that counts with `weights` in the score."""
         relevance = weights
         if self.start == "score":
-            relevance *= output / tf.cast(_by_sample(self._magnitude(), output), output.dtype)
+            relevance *= output / tf.cast(_by_sample(self._magnitude, output), output.dtype)
         self._starts.append(summed_by_sample(relevance))
         return relevance
 
+    @functools.cached_property
     def _magnitude(self) -> tf.Tensor:
         """The largest output of each sample, `(batch,)`, by which relevance is divided on its way.
 
@@ -233,7 +250,7 @@ class RelevanceFlow(Modifier):
 
     def restored(self, relevance: tf.Tensor) -> tf.Tensor:
         """Relevance as it would be without the division by the largest output."""
-        return relevance * _by_sample(self._magnitude(), relevance)
+        return relevance * _by_sample(self._magnitude, relevance)
 
     def started(self) -> tf.Tensor:
         """The relevance of all outputs together, `(batch,)`, divided by the largest output."""
@@ -255,19 +272,21 @@ def _is_foldable(norm: RuledCall, linear: RuledCall | None) -> bool:
     return normalizes_channels(norm.layer, linear.part.layer, norm.output.shape.rank)
 
 
-def _step(call: RuledCall) -> Step:
+def _step(call: RuledCall, rectified: tf.Tensor | None) -> Step:
     """What the rule gets to see of a call."""
+    rectified = None if rectified is None else tf.cast(rectified, tf.float32)
     if call.part is None:
         inputs = [tf.cast(each, tf.float32) for each in call.inputs]
         output = tf.cast(call.output, tf.float32)
-        return Step(call.path, call.layer, inputs, call.function, output)
+        return Step(call.path, call.layer, inputs, call.function, output, rectified=rectified)
     (source,) = call.inputs if call.before is None else call.before.inputs
     inputs = tf.stop_gradient(tf.cast(source, tf.float32))
     output = tf.cast((call if call.after is None else call.after).output, tf.float32)
     before = None if call.before is None else call.before.layer
     after = None if call.after is None else call.after.layer
     affine, function = folded(call.part, inputs, output, before, after)
-    return Step(call.path, call.layer, [inputs], function, output, affine)
+    affine = affine._replace(rectified=rectified)
+    return Step(call.path, call.layer, [inputs], function, output, affine, rectified)
 
 
 def summed_by_sample(values: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kvis2.lrp_rules import proportional
+from kvis2.lrp_rules import proportional, stabilized
 
 # Results that are never below zero, and sums that are not where no summand is.
 _NOT_NEGATIVE = frozenset(("Relu", "Relu6", "Sigmoid", "Softmax", "Softplus", "Abs", "Square"))
@@ -80,7 +80,7 @@ _ELEMENTWISE = frozenset(
 )
 
 # Linear in the operands that receive relevance: shares in proportion to the contributions.
-_LINEAR = frozenset(
+LINEAR = frozenset(
     (
         "Add",
         "AddN",
@@ -121,7 +121,7 @@ _BILINEAR = frozenset(
     )
 )
 
-RULED = _ELEMENTWISE | _LINEAR | {"Softmax"}
+RULED = _ELEMENTWISE | LINEAR | {"Softmax"}
 """The types of operations that `relevance_of` replaces the gradient of."""
 
 _FIRST_OPERAND = {"RealDiv", "ClipByValue", "BiasAdd", "ResizeBicubic", "ResizeBilinear"}
@@ -275,7 +275,8 @@ def relevance_of(
         halves = 1 / len(receivers) if operation.type in _BILINEAR else 1.0
         function = _again(operation, receivers)
         output = tf.cast(operation.outputs[0], tf.float32)
-        received = proportional(function, inputs, output, halves * float32, _EPSILON)
+        total = stabilized(output, _EPSILON)
+        received = proportional(function, inputs, total, halves * float32)
     for i, each in zip(receivers, received, strict=True):
         shares[i] = tf.cast(each, operation.inputs[i].dtype)
     return shares

@@ -30,6 +30,7 @@ class Affine(NamedTuple):
         output: The sum `z`, as the forward pass computed it.
         apply: The part that is linear in both of its arguments.
         not_negative: Whether `inputs` are known to have no negative value, as after a ReLU.
+        rectified: The ReLU of `output`, where what it sets to zero is known to get no relevance.
     """
 
     inputs: tf.Tensor
@@ -38,6 +39,7 @@ class Affine(NamedTuple):
     output: tf.Tensor
     apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     not_negative: bool = False
+    rectified: tf.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Step:
         output: What the forward pass computed so. A rule that uses it, and not the value of
             `function`, costs no second forward pass.
         affine: Kernel and offset of a convolution or dense layer; None for other layers.
+        rectified: The ReLU of `output`, where what it sets to zero is known to get no relevance.
     """
 
     path: str
@@ -61,6 +64,7 @@ class Step:
     function: Callable[..., tf.Tensor]
     output: tf.Tensor
     affine: Affine | None = None
+    rectified: tf.Tensor | None = None
 
 
 class Rule:
@@ -125,7 +129,11 @@ class Epsilon(Rule):
 
     def relevance(self, step: Step, relevance: tf.Tensor) -> list[tf.Tensor]:
         """The share of every input."""
-        return proportional(step.function, step.inputs, step.output, relevance, self.epsilon)
+        if step.rectified is None:
+            total = stabilized(step.output, self.epsilon)
+        else:
+            total = step.rectified + self.epsilon
+        return proportional(step.function, step.inputs, total, relevance)
 
 
 class Norm(Epsilon):
@@ -231,11 +239,13 @@ class Gamma(_KernelRule):
         """Contributions that agree with the sign of the output are strengthened."""
         w_plus, w_minus = _parts(layer.kernel)
         b_plus, b_minus = _offset_parts(layer)
-        positive = layer.output >= 0
-        zero = tf.zeros_like(relevance)
         strong_plus = layer.kernel + self.gamma * w_plus
         strong_minus = layer.kernel + self.gamma * w_minus
         agreeing = _signed_terms(layer, strong_plus, strong_minus)
+        if layer.rectified is not None:
+            return self._agreeing(layer, agreeing, b_plus, relevance)
+        positive = layer.output >= 0
+        zero = tf.zeros_like(relevance)
         opposite = _signed_terms(layer, strong_minus, strong_plus)
         return self._agreeing(
             layer, agreeing, b_plus, tf.where(positive, relevance, zero)
@@ -350,23 +360,22 @@ class DetachedVariance(Rule):
                 return output
             return output + tf.reshape(tf.convert_to_tensor(layer.beta), shape)
 
-        return proportional(normalized, [inputs], step.output, relevance, 1e-9)
+        return proportional(normalized, [inputs], stabilized(step.output, 1e-9), relevance)
 
 
 def proportional(
     function: Callable[..., tf.Tensor],
     inputs: Sequence[tf.Tensor],
-    output: tf.Tensor,
+    total: tf.Tensor,
     relevance: tf.Tensor,
-    epsilon: float,
 ) -> list[tf.Tensor]:
-    """`a_j sum_k dz_k/da_j R_k / (z_k + epsilon sign(z_k))` for every input of a function.
+    """`a_j sum_k dz_k/da_j R_k / total_k` for every input of a function.
 
-    `output` is `z = function(*inputs)`, which is traced again for its gradient only.
+    `total` is `z = function(*inputs)`, stabilised; the function is traced for its gradient only.
     """
     # Fresh names cut the inputs off from each other, where one is computed from another.
     inputs = [tf.identity(tf.stop_gradient(each)) for each in inputs]
-    ratio = tf.math.divide_no_nan(relevance, stabilized(output, epsilon))
+    ratio = tf.math.divide_no_nan(relevance, total)
     gradients = tf.gradients(function(*inputs), inputs, grad_ys=ratio, unconnected_gradients="zero")
     return [a * g for a, g in zip(inputs, gradients, strict=True)]
 
