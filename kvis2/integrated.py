@@ -100,16 +100,20 @@ class PathAttribution(Attribution):
         if not self.multiply_by_inputs:
             return tf.fill([tf.shape(inputs[0])[0]], np.float32(np.nan))
         paths = self._paths(probe, score, inputs)
+        count = self.baselines.count
 
         def chunk_total(indices: tf.Tensor) -> Tensors:
-            points, _ = paths.at(indices, tf.zeros_like(indices, tf.float32))
+            """The scores of the baselines, subtracted, and of the end of the last path, added."""
+            at_end = indices == count
+            points, _ = paths.at(tf.minimum(indices, count - 1), tf.cast(at_end, tf.float32))
             copies = tf.shape(indices)[0]
             taken = scores.take(score, row_indices(inputs[0], copies))
-            return [added_up(paths.scores(taken, points), copies)]
+            signs = tf.where(at_end, 1.0, -1 / tf.cast(count, tf.float32))
+            rows = tf.repeat(signs, tf.shape(inputs[0])[0])
+            return [added_up(rows * paths.scores(taken, points), copies)]
 
-        (sums,) = total(self.baselines.count, self.rows, inputs[0], chunk_total)
-        assert sums is not None
-        change = probe.scores(score, inputs) - sums / self.baselines.count
+        (change,) = total(count + 1, self.rows, inputs[0], chunk_total)
+        assert change is not None
         found = [each for each in attributions if each is not None]
         added = tf.add_n([tf.reduce_sum(x, list(range(1, x.shape.rank))) for x in found])
         return tf.math.divide_no_nan(tf.abs(added - change), tf.abs(change))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,7 +25,8 @@ def total(
         rows: How many rows one forward pass may hold; a chunk has `rows // batch` copies, at
             least one.
         batch: Any tensor whose first axis is the batch.
-        chunk_total: Sums over the copies of a chunk, given its indices, int32 `(n,)`.
+        chunk_total: Sums over the copies of a chunk, given its indices, int32 `(n,)`; each
+            `(batch, ...)`.
         verbose: Whether the running progress bar is told after every chunk.
 
     Returns:
@@ -41,7 +43,9 @@ def total(
                 stop = reported(stop, count)
         return stop, list(sums)
 
-    start, first = sums_from(tf.constant(0))
+    start, first = tf.constant(0), _zeros(part, batch)
+    if first is None:
+        start, first = sums_from(start)
     kept = [each for each in first if each is not None]
     with tf.control_dependencies(kept):
         start = tf.identity(start)  # One chunk at a time, the first one included.
@@ -59,8 +63,22 @@ def total(
     return [None if each is None else remaining.pop(0) for each in first]
 
 
+def _zeros(part: Any, batch: tf.Tensor) -> list[tf.Tensor | None] | None:
+    """Sums of nothing; None if their shapes are known only once the first chunk is computed.
+
+    They spare the graph a copy of the pass beside the one in the loop, and so its compilation.
+    """
+    if tf.executing_eagerly():
+        return None
+    sums = part.structured_outputs
+    if not all(each is None or each.shape[1:].is_fully_defined() for each in sums):
+        return None
+    size = tf.shape(batch)[0]
+    return [None if x is None else tf.zeros([size, *x.shape[1:]], x.dtype) for x in sums]
+
+
 def _traced_once(chunk_total: Callable[..., Sequence[tf.Tensor | None]]) -> Callable[..., Tensors]:
-    """The first chunk, which tells the shapes of the sums, and all others share one trace."""
+    """All chunks share one trace, which tells the shapes of the sums."""
     if tf.executing_eagerly():
         return chunk_total  # type: ignore[return-value]
     indices = tf.TensorSpec([None], tf.int32)
