@@ -148,7 +148,7 @@ class Probe:
         forward = self._forward(score, inputs)
         total = self._total(forward)
         watched = self._watched(forward, inputs, total)
-        gradients = tf.gradients(total * self.gradient_scale, tensors_of(watched))
+        gradients = self._gradients(total, tensors_of(watched), inputs)
         return self._trace(inputs, forward, total, watched, gradients)
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
@@ -160,7 +160,7 @@ class Probe:
 
         Costs nothing where no part of the score depends on the output.
         """
-        if not any(isinstance(each, scores.PredictedScore) for each in keras.tree.flatten(score)):
+        if not any(isinstance(each, scores.PredictedScore) for each in scores.flat(score)):
             return score
         forward = self._forward(score, inputs)
         pairs = zip(forward.parts, forward.scored, strict=True)
@@ -214,9 +214,13 @@ class Probe:
             if eager:
                 tape.watch([each for each in inputs if each.dtype.is_floating])
             forward = self._forward(score, inputs, further=taps(calls, tape))
-            total = self._total(forward) * self.gradient_scale
+            total = self._total(forward)
+            scaled = total * self.gradient_scale
         sources = [*inputs, *(call.output for call in calls)]
-        gradients = tape.gradient(total, sources) if eager else tf.gradients(total, sources)
+        if eager:
+            gradients = tape.gradient(scaled, sources)
+        else:
+            gradients = self._gradients(total, sources, inputs)
         exact = [None if each is None else self._unscaled(each) for each in gradients]
         found = zip(calls, exact[len(inputs) :], strict=True)
         return exact[: len(inputs)], [(call, each) for call, each in found if each is not None]
@@ -325,6 +329,11 @@ class Probe:
             scored.append(_as_classes(outputs[-1], activation, explained is not output, part))
         self.output_shapes = [output.shape for output in scored]
         return Forward(results, outputs, scored, parts, calls)
+
+    def _gradients(self, total: tf.Tensor, sources: Tensors, inputs: Tensors) -> list[Any]:
+        """Scaled gradients of the scores, which are not computed if nothing else asks for them."""
+        count = tf.shape(inputs[0])[0] if total.shape[0] is None else total.shape[0]
+        return tf.gradients(total, sources, grad_ys=tf.fill([count], self.gradient_scale))
 
     def _total(self, forward: Forward) -> tf.Tensor:
         pairs = zip(forward.parts, forward.scored, strict=True)

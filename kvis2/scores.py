@@ -294,9 +294,17 @@ def _unit(output: tf.Tensor, indices: Any) -> tf.Tensor:
 
 
 def _chosen(values: tf.Tensor, indices: Any) -> tf.Tensor:
-    """One column for each row of `values (batch, units)`; `tf.gather` has a slower gradient."""
-    count = tf.shape(values)[0]
-    return tf.gather_nd(values, tf.stack([tf.range(count), tf.cast(indices, tf.int32)], axis=1))
+    """One column for each row of `values (batch, units)`, with a gradient that needs no values."""
+    units = values.shape[-1]
+
+    @tf.custom_gradient
+    def gathered(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        columns = tf.cast(indices, tf.int32)
+        pairs = tf.stack([tf.range(tf.shape(values)[0]), columns], axis=1)
+        one_hot = tf.one_hot(columns, units or tf.shape(values)[1], dtype=values.dtype)
+        return tf.gather_nd(values, pairs), lambda upstream: upstream[:, tf.newaxis] * one_hot
+
+    return gathered(values)
 
 
 def _over_space(output: tf.Tensor) -> tf.Tensor:
@@ -426,6 +434,11 @@ def as_scores(score: Any, batch: int, outputs: int = 1) -> Any:
     if isinstance(score, list | tuple) and (outputs > 1 or not all(map(_is_integer, score))):
         return [_for_batch(_as_score(each), batch) for each in score]
     return _for_batch(_as_score(score), batch)
+
+
+def flat(score: Any) -> list[Score]:
+    """The scores of `as_scores`, one for each explained output."""
+    return keras.tree.flatten(score) if isinstance(score, list | dict) else [score]
 
 
 def _is_integer(value: Any) -> bool:

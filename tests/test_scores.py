@@ -1,11 +1,14 @@
 """Scores on outputs written out by hand, and the sentences for those that do not fit."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kvis2 import BinaryScore, CategoricalScore, GradCAM, Saliency, ScoreCAM
+from kvis2.feature_maps import ancestors
 from kvis2.scores import ContrastScore, RegressionScore, SegmentationScore, as_scores
 
 CLASSES = tf.constant([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
@@ -26,6 +29,26 @@ MAPS = tf.reshape(tf.range(2 * 2 * 3 * 2, dtype=tf.float32), (2, 2, 3, 2))
 )
 def test_score_of_a_vector(score, expected):
     np.testing.assert_array_equal(as_scores(score, 2)(CLASSES), expected)
+
+
+def test_the_gradient_of_a_class_does_not_wait_for_its_score():
+    """So that the forward pass of the last dense layer is left out where only maps are made."""
+
+    @tf.function(autograph=False)
+    def gradient(features, kernel, classes):
+        logits = features @ kernel
+        score = copy.copy(CategoricalScore(0))
+        score.indices = classes
+        found = tf.gradients(score(logits), features, grad_ys=tf.ones([2]))[0]
+        assert logits.op not in ancestors(found)
+        return found
+
+    draw = np.random.default_rng(0)
+    features, kernel = draw.normal(size=(2, 4)), draw.normal(size=(4, 3))
+
+    found = gradient(*(tf.constant(each, tf.float32) for each in (features, kernel)), [2, 0])
+
+    np.testing.assert_allclose(found, kernel[:, [2, 0]].T, rtol=1e-6)
 
 
 def test_regression_of_a_model_that_returns_one_number():
