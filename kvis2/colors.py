@@ -77,24 +77,28 @@ def normalize(
         >>> normalize([[[0.0, 2.0], [-4.0, 1.0]]]).tolist()
         [[[0.0, 0.5], [-1.0, 0.25]]]
     """
-    maps = finite(maps, "maps").astype(np.float64)
-    if maps.ndim < 2:
+    values = finite(maps, "maps")
+    if values.dtype != np.float32 or mode == "minmax":  # One division is as exact in float32.
+        values = values.astype(np.float64)
+    if values.ndim < 2:
         raise ValueError(
-            f"Expected maps of shape (batch, *spatial). Received: shape {maps.shape}. "
+            f"Expected maps of shape (batch, *spatial). Received: shape {values.shape}. "
             f"Add the batch axis with maps[np.newaxis]."
         )
     if mode is None or mode is False:
-        return maps.astype(np.float32)
+        return values.astype(np.float32)
     if mode not in ("image", "batch", "minmax"):
         raise ValueError(
             f'Expected mode to be "image", "batch", "minmax" or None. Received: {mode!r}.'
         )
-    axes = None if mode == "batch" else tuple(range(1, maps.ndim))
-    if mode == "minmax" and maps.size:
-        maps = maps - maps.min(axis=axes, keepdims=True)
-    scale = np.abs(maps).max(axis=axes, keepdims=True, initial=0.0)
-    quotient = np.divide(maps, scale, out=np.zeros_like(maps), where=scale > 0)
-    return quotient.astype(np.float32)
+    axes = None if mode == "batch" else tuple(range(1, values.ndim))
+    if mode == "minmax" and values.size:
+        values = values - values.min(axis=axes, keepdims=True)
+    high = values.max(axis=axes, keepdims=True, initial=0.0)
+    low = values.min(axis=axes, keepdims=True, initial=0.0)
+    scale = np.maximum(high, -low)
+    scale[scale == 0] = 1
+    return (values / scale).astype(np.float32, copy=False)
 
 
 def displayable(images: ArrayLike, display: Display | None = None) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvis2 import scores
 from kvis2.fields import fields, with_fields
 from kvis2.probe import Probe
 
@@ -58,7 +59,7 @@ class Compiled:
 
     def validate(self, score: Any) -> None:
         """Raise if `score` does not fit the outputs that were seen in tracing."""
-        parts = keras.tree.flatten(score)
+        parts = scores.flat(score)
         if len(parts) == len(self.output_shapes):
             for part, shape in zip(parts, self.output_shapes, strict=True):
                 part.validate(shape)
@@ -102,7 +103,7 @@ class Compiled:
 
 
 def _score_fields(score: Any) -> list[Any]:
-    return [value for part in keras.tree.flatten(score) for value in fields(part).values()]
+    return [value for part in scores.flat(score) for value in fields(part).values()]
 
 
 def _spec(value: np.ndarray, open_axes: Sequence[int]) -> tf.TensorSpec:

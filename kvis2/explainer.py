@@ -216,7 +216,7 @@ class Explainer:
                 if bar is not None:
                     bar.chunk_done()
         joined = zip(*chunks, strict=True)
-        values = [None if each[0] is None else np.concatenate(each) for each in joined]
+        values = [_joined(each) for each in joined]
         count = len(values) - len(self.reports)
         vars(self).update(zip(self.reports, values[count:], strict=True))
         return values[:count]
@@ -253,7 +253,7 @@ class Explainer:
             (each.dtype, *(None if i in free else n for i, n in enumerate(each.shape)))
             for each, free in zip(inputs, axes, strict=True)
         )
-        parts = keras.tree.flatten(score)
+        parts = scores.flat(score)
         several = isinstance(score, list | dict)
         form = repr(keras.tree.map_structure(lambda part: 0, score)) if several else None
         key = (signature(method), form, tuple(map(batch_signature, parts)), shapes)
@@ -285,6 +285,8 @@ class Explainer:
             if each is None:
                 continue
             peaks = np.abs(each).reshape(len(each), -1).max(axis=1)
+            if np.isfinite(peaks).all() and peaks.all():
+                continue
             if not np.isfinite(peaks).all():
                 wrong = np.flatnonzero(~np.isfinite(peaks)).tolist()
                 raise ValueError(
@@ -292,16 +294,15 @@ class Explainer:
                     f"infinity in the map of sample {wrong}. Check the weights of "
                     f"'{self.model.name}' (a diverged training?) and the range of the input."
                 )
-            blank = np.flatnonzero(peaks == 0)
-            if blank.size:
-                sample = int(blank[0])
-                cause = self._blank_cause(scores.rows(score, sample, sample + 1), batch, sample)
-                warnings.warn(
-                    f"{type(self).__name__} found no evidence: the map of sample "
-                    f"{blank.tolist()} is zero everywhere. Likely cause: {cause}.",
-                    stacklevel=4,
-                )
-                return
+            blank = np.flatnonzero(peaks == 0).tolist()
+            sample = blank[0]
+            cause = self._blank_cause(scores.rows(score, sample, sample + 1), batch, sample)
+            warnings.warn(
+                f"{type(self).__name__} found no evidence: the map of sample {blank} is zero "
+                f"everywhere. Likely cause: {cause}.",
+                stacklevel=4,
+            )
+            return
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
         """Why the map of one sample may be zero."""
@@ -383,6 +384,13 @@ def automatic_rows(inputs: Sequence[np.ndarray]) -> int:
     """How many rows a forward pass takes best: 16 of 224 x 224 pixels, 128 of small ones."""
     values = max(math.prod(each.shape[1:]) for each in inputs)
     return max(1, min(128, 16 * 224 * 224 * 3 // max(values, 1)))
+
+
+def _joined(chunks: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The results of all chunks, one after the other; None where the method has none."""
+    if len(chunks) == 1 or chunks[0] is None:
+        return chunks[0]
+    return np.concatenate(chunks)  # type: ignore[arg-type]
 
 
 def _modified(

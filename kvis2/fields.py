@@ -17,10 +17,16 @@ import tensorflow as tf
 
 T = TypeVar("T")
 
+# What most attributes are: neither fields nor owners of any, which is seen soonest by the type.
+_PLAIN = frozenset((bool, int, float, str, type(None)))
+
 
 def fields(owner: Any) -> dict[str, Any]:
     """The fields of `owner` by path, in a fixed order: arrays, or tensors once bound."""
-    return dict(leaf for name in sorted(vars(owner)) for leaf in _leaves(name, vars(owner)[name]))
+    values = sorted(vars(owner).items())
+    return dict(
+        leaf for name, value in values if type(value) not in _PLAIN for leaf in _leaves(name, value)
+    )
 
 
 def with_fields(owner: T, values: Mapping[str, Any]) -> T:
@@ -74,8 +80,8 @@ def _has_fields(value: Any) -> bool:
 
 
 def _signature(owner: Any, form: Callable[[Any], Hashable]) -> Hashable:
-    values = vars(owner)
-    return (type(owner), *((name, _hashable(values[name], form)) for name in sorted(values)))
+    values = sorted(vars(owner).items())
+    return (type(owner), *((name, _hashable(value, form)) for name, value in values))
 
 
 def _whole(field: Any) -> Hashable:
@@ -87,6 +93,8 @@ def _row(field: Any) -> Hashable:
 
 
 def _hashable(value: Any, form: Callable[[Any], Hashable]) -> Hashable:
+    if type(value) in _PLAIN:
+        return value
     if _is_field(value):
         return form(value)
     if isinstance(value, list | tuple):

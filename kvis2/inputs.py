@@ -38,14 +38,13 @@ class Batch:
         self.arrays = [
             _checked(value, spec, has_tokens) for value, spec in zip(values, expected, strict=True)
         ]
-        sizes = {len(each) for each in self.arrays}
-        if len(sizes) > 1:
+        self.size = len(self.arrays[0])
+        if any(len(each) != self.size for each in self.arrays):
             raise ValueError(
                 "Expected inputs with the same number of samples. "
                 f"Received: {[len(each) for each in self.arrays]} samples. Give as many of each."
             )
-        self.size = sizes.pop()
-        self._names = None if specs is None else [spec.name for spec in specs]
+        self._specs = specs
 
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
         """The inputs of the samples from `start` to `stop`."""
@@ -60,7 +59,8 @@ class Batch:
     def restored(self, values: Sequence[Any]) -> Any:
         """One value per flat input, in the structure of the user's input."""
         if isinstance(self._seed_input, Mapping):
-            names = sorted(self._seed_input) if self._names is None else self._names
+            specs = self._specs
+            names = sorted(self._seed_input) if specs is None else [spec.name for spec in specs]
             by_name = dict(zip(names, values, strict=True))
             return {name: by_name[name] for name in self._seed_input}
         if isinstance(self.packing, list | tuple):
@@ -70,9 +70,9 @@ class Batch:
 
 def specifications(model: keras.Model) -> list[Any] | None:
     """Symbolic inputs (shape, dtype, name) of a model that declares them, else of its build."""
-    structure = targets.input_structure(model)
-    if structure is not None:
-        return keras.tree.flatten(structure)
+    declared = targets.declared_inputs(model)
+    if declared is not None:
+        return declared
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
     if len(shapes) == 1 and isinstance(shapes[0], tuple | list) and _is_shape(shapes[0]):
         return [_BuiltWith((None, *shapes[0][1:]))]
@@ -97,12 +97,12 @@ def _is_shape(value: Sequence[Any]) -> bool:
 
 def open_axes(model: keras.Model, batch: Batch) -> list[tuple[int, ...]]:
     """For each flat input the axes whose length may change without a new trace."""
-    structure = targets.input_structure(model)
-    if structure is None:
+    declared = targets.declared_inputs(model)
+    if declared is None:
         return [(0,) for _ in batch.arrays]
     return [
         (0, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
-        for spec in keras.tree.flatten(structure)
+        for spec in declared
     ]
 
 

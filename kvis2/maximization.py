@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import targets
+from kvis2 import scores, targets
 from kvis2.ascent import Ascent
 from kvis2.ascent_callbacks import AscentCallback
 from kvis2.compilation import Compiled, compiled
@@ -24,7 +24,6 @@ from kvis2.optimizers import as_optimizer
 from kvis2.parametrizations import Fourier, Parametrization, Pixels
 from kvis2.probe import Probe
 from kvis2.regularizers import Bounds, Constraint, GradientModifier, Regularizer
-from kvis2.scores import CategoricalScore
 from kvis2.transforms import Jitter, Rotate, Scale, as_transforms, transformed
 from kvis2.types import LayerReference, Tensors
 
@@ -174,7 +173,7 @@ class ActivationMaximization(Explainer):
     def _stretch(self, method: Explainer, score: Any, packing: Any, inputs: list[Any]) -> Compiled:
         """The compiled loop for such a score and such a state."""
         shapes = tuple((tf.as_dtype(each.dtype).name, tuple(each.shape)) for each in inputs)
-        parts = keras.tree.flatten(score)
+        parts = scores.flat(score)
         form = repr(keras.tree.map_structure(lambda part: 0, score))
         key = (signature(method), form, tuple(map(batch_signature, parts)), shapes)
 
@@ -278,7 +277,8 @@ class ActivationMaximization(Explainer):
 
     def _view(self, score: Any) -> Callable[[tf.Tensor], tf.Tensor]:
         """What of the layer's output a score sees."""
-        if self.before_activation is None and isinstance(score, CategoricalScore | UnitsScore):
+        sees_units = isinstance(score, scores.CategoricalScore | UnitsScore)
+        if self.before_activation is None and sees_units:
             return responses
         return before_activation if self.before_activation else tf.identity
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,13 +15,35 @@ from kvis2.noise import Noise
 from kvis2.probe import Probe
 from kvis2.types import LayerReference, Tensors
 
+
+def _largest(values: tf.Tensor, axis: int) -> tf.Tensor:
+    return _reduced_by(tf.maximum, tf.reduce_max, values, axis)
+
+
+def _sum(values: tf.Tensor, axis: int) -> tf.Tensor:
+    return _reduced_by(tf.add, tf.reduce_sum, values, axis)
+
+
+def _reduced_by(
+    of_two: Callable[..., tf.Tensor],
+    of_all: Callable[..., tf.Tensor],
+    values: tf.Tensor,
+    axis: int,
+) -> tf.Tensor:
+    """Two by two, the three channels of colours take half the time of a reduction."""
+    count = values.shape[axis]
+    if count is None or count > 4:
+        return of_all(values, axis)
+    return functools.reduce(of_two, tf.unstack(values, axis=axis))
+
+
 # How each value counts, and how the channels of one position become one number.
 _REDUCTIONS: dict[str, tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor]]] = {
-    "absolute": (tf.abs, tf.reduce_max),
-    "absolute_sum": (tf.abs, tf.reduce_sum),
-    "signed": (tf.identity, tf.reduce_sum),
-    "positive": (tf.nn.relu, tf.reduce_max),
-    "negative": (lambda x: tf.nn.relu(-x), tf.reduce_max),
+    "absolute": (tf.abs, _largest),
+    "absolute_sum": (tf.abs, _sum),
+    "signed": (tf.identity, _sum),
+    "positive": (tf.nn.relu, _largest),
+    "negative": (lambda x: tf.nn.relu(-x), _largest),
 }
 
 

@@ -175,6 +175,14 @@ def input_structure(model: keras.Model) -> Any:
     return getattr(model, "_inputs_struct", None)
 
 
+def declared_inputs(model: keras.Model) -> list[Any] | None:
+    """The symbolic inputs (shape, dtype, name) of a model that declares them, flat; else None."""
+    structure = input_structure(model)
+    if isinstance(structure, keras.KerasTensor):
+        return [structure]
+    return None if structure is None else keras.tree.flatten(structure)
+
+
 def output_count(model: keras.Model) -> int:
     """How many outputs the model declares; 1 for a subclassed model, which declares none."""
     if isinstance(model, keras.Sequential) or not hasattr(model, "_outputs_struct"):
