@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from kvis2 import scores, targets
 from kvis2.ascent_callbacks import AscentCallback, AscentState
-from kvis2.explainer import automatic_rows
 from kvis2.inputs import Batch
+from kvis2.memory import automatic_rows
 from kvis2.types import Tensors
 
 if TYPE_CHECKING:

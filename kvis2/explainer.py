@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from kvis2.fields import batch_signature, signature
 from kvis2.folding import FoldBatchNorm
 from kvis2.images import normalize as normalized
 from kvis2.inputs import Batch, open_axes
+from kvis2.memory import automatic_rows
 from kvis2.modifiers import LinearOutput, as_modifiers
 from kvis2.probe import Probe
 from kvis2.resampling import resize
@@ -50,7 +50,8 @@ class Explainer:
         resize: Whether a layer's map is brought to the size of the input.
         normalize: "image" divides every map by its largest magnitude, "batch" all maps by
             that of the batch, "minmax" stretches every map to 0..1, False leaves them raw.
-        batch_size: How many rows one forward pass holds at most; None chooses by their size.
+        batch_size: How many rows one forward pass holds at most. None chooses by their size, and
+            takes fewer where memory is short.
         fold_batch_norm: Whether batch normalisation is folded into the layer before it during the
             pass, which is faster and moves maps by less than 1e-4. On by default for methods
             that watch a layer; input gradients can jump at single pixels, so they opt in.
@@ -206,6 +207,24 @@ class Explainer:
 
     def _maps(self, score: Any, batch: Batch) -> list[np.ndarray | None]:
         rows = self.batch_size or automatic_rows(batch.arrays)
+        too_many: MemoryError | None = None
+        while True:
+            try:
+                maps = self._maps_by(rows, score, batch)
+            except MemoryError as error:
+                if self.batch_size or rows == 1:
+                    raise
+                too_many = too_many or error
+                rows //= 2
+                continue
+            if too_many is not None:
+                warnings.warn(
+                    f"{too_many} {rows} went through: `batch_size={rows}` saves the attempts.",
+                    stacklevel=3,
+                )
+            return maps
+
+    def _maps_by(self, rows: int, score: Any, batch: Batch) -> list[np.ndarray | None]:
         starts = range(0, batch.size, rows)
         chunks = []
         with progress.running(len(starts), self.verbose) as bar:
@@ -378,12 +397,6 @@ def spatial_size(inputs: tf.Tensor, probe: Probe) -> list[int | tf.Tensor]:
 def feeds(inputs: tf.Tensor, activations: tf.Tensor) -> bool:
     """Whether the activations are computed from this input; taken for granted when eager."""
     return not tf.is_symbolic_tensor(activations) or inputs.op in ancestors(activations)
-
-
-def automatic_rows(inputs: Sequence[np.ndarray]) -> int:
-    """How many rows a forward pass takes best: 16 of 224 x 224 pixels, 128 of small ones."""
-    values = max(math.prod(each.shape[1:]) for each in inputs)
-    return max(1, min(128, 16 * 224 * 224 * 3 // max(values, 1)))
 
 
 def _joined(chunks: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from kvis2 import targets
 from kvis2.compilation import Compiled, compiled
-from kvis2.explainer import Explainer, automatic_rows, probe_of
+from kvis2.explainer import Explainer, probe_of
 from kvis2.fields import signature
 from kvis2.images import colorize, grid
 from kvis2.inputs import Batch, open_axes
+from kvis2.memory import automatic_rows
 from kvis2.objectives import before_activation
 from kvis2.probe import Probe
 from kvis2.types import LayerReference, Tensors
