@@ -332,8 +332,9 @@ class Probe:
 
     def _gradients(self, total: tf.Tensor, sources: Tensors, inputs: Tensors) -> list[Any]:
         """Scaled gradients of the scores, which are not computed if nothing else asks for them."""
-        count = tf.shape(inputs[0])[0] if total.shape[0] is None else total.shape[0]
-        return tf.gradients(total, sources, grad_ys=tf.fill([count], self.gradient_scale))
+        known = total.shape.is_fully_defined()  # One score for all samples, or a fixed batch.
+        shape = total.shape if known else tf.shape(inputs[0])[:1]
+        return tf.gradients(total, sources, grad_ys=tf.fill(shape, self.gradient_scale))
 
     def _total(self, forward: Forward) -> tf.Tensor:
         pairs = zip(forward.parts, forward.scored, strict=True)
