@@ -1,7 +1,7 @@
 """Why kvis2 is not where it is to be, for the rows where that is so.
 
-Keys are case names, `Case.name`, or such a name and a peer, "GradCAM vgg16 b8 / captum". A key
-without the batch, or without the model, speaks for all of them.
+Keys are case names, `Case.name`, or such a name and a peer, "GradCAM vgg16 b8 / captum", or and
+"first call". A key without the batch, or without the model, speaks for all of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,22 @@ _ONE_CALL = (
     "input, finding the compiled pass, handing arrays over) is some 0.3 ms"
 )
 _EPSILON_RULE = (
-    "the epsilon rule divides and multiplies in every layer, four more ways through the "
-    "activations than a gradient takes, which counts where convolutions are small"
+    "the epsilon rule adds, divides and multiplies in every layer, where a gradient only masks, "
+    "and the sums that tell what biases absorb come on top, which counts where convolutions are "
+    "small"
 )
 _FROM_ARRAYS = (
     "the input is checked and copied from an array, and the map scaled, which the floor, given a "
     "tensor and giving a raw gradient, does not do"
+)
+
+_GAP = (
+    "how far the attributions are from complete takes the scores of image and baseline, two "
+    "forward passes more, which is much beside 8 steps and little beside 64"
+)
+_TWO_TRACES = (
+    "how far the attributions are from complete is a second pass to trace, beside that of the "
+    "gradients"
 )
 
 REASONS: dict[str, str] = {
@@ -27,7 +37,8 @@ REASONS: dict[str, str] = {
     "Saliency": _FROM_ARRAYS,
     "Guided": _FROM_ARRAYS,
     "Saliency small / captum": f"captum is at the floor here, and of kvis2 {_ONE_CALL}",
-    "ScoreCAM 1280 mobilenetv2 / tf-keras-vis": "the goal lies within the spread of the rounds",
+    "IntegratedGradients 8": _GAP,
+    "IntegratedGradients / first call": _TWO_TRACES,
     "ActivationMaximization 200 small b16 / tf-keras-vis": (
         "kvis2 is at the floor, which is itself only so far from the peer where a batch fills the "
         "processor"
@@ -35,11 +46,11 @@ REASONS: dict[str, str] = {
 }
 
 
-def reason(case_name: str, rival: str | None = None) -> str:
-    """The reason on record: the longest key that the case starts with."""
+def reason(case_name: str, rival: str | None = None) -> str | None:
+    """The reason on record: the longest key that the case starts with; None if there is none."""
     suffix = f" / {rival}" if rival else ""
     fitting = [key for key in REASONS if _fits(key, case_name, suffix)]
-    return REASONS[max(fitting, key=len)] if fitting else "not looked into yet"
+    return REASONS[max(fitting, key=len)] if fitting else None
 
 
 def _fits(key: str, case_name: str, suffix: str) -> bool:

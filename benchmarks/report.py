@@ -114,24 +114,33 @@ def _short_of(rows: Sequence[Row]) -> str:
     for row in rows:
         ratio = row.ratio(OURS, FLOOR)
         if ratio is not None and ratio[0] > floor_goal(row.case):
-            missed.append(
-                f"{row.case.name}: {ratio[0]:.2f} floors, goal {floor_goal(row.case):g}: "
-                f"{reason(row.case.name)}."
-            )
+            goal = floor_goal(row.case)
+            why = reason(row.case.name) or _by_spread(ratio, goal)
+            missed.append(f"{row.case.name}: {ratio[0]:.2f} floors, goal {goal:g}: {why}.")
         first = _first_call(row)
         if first is not None and first > _FIRST_CALL_GOAL:
             missed.append(
                 f"{row.case.name}: the first call takes {first:.1f} times that of the floor, goal "
-                f"{_FIRST_CALL_GOAL:g}."
+                f"{_FIRST_CALL_GOAL:g}: {reason(row.case.name, 'first call') or _NOT_KNOWN}."
             )
         for peer in PEERS:
             ahead, goal = row.ratio(peer, OURS), peer_goal(row.case, peer)
             if ahead is not None and ahead[0] < goal:
+                why = reason(row.case.name, peer) or _by_spread(ahead, goal)
                 missed.append(
                     f"{row.case.name}: {peer} takes {ahead[0]:.2f} times as long, goal {goal:g}: "
-                    f"{reason(row.case.name, peer)}."
+                    f"{why}."
                 )
     return _bullets(missed) or "Nowhere."
+
+
+_NOT_KNOWN = "not looked into yet"
+
+
+def _by_spread(ratio: tuple[float, float, float], goal: float) -> str:
+    """What the quartiles themselves say about a goal that the median misses."""
+    _, low, high = ratio
+    return "the goal lies within the spread of the rounds" if low <= goal <= high else _NOT_KNOWN
 
 
 def _first_call(row: Row) -> float | None:

@@ -309,8 +309,21 @@ def test_resume_measures_only_what_is_missing(tmp_path, monkeypatch, capsys):
 def test_a_slow_first_call_is_told(document):
     assert "the first call" not in report.markdown(document)
     document["rows"][0]["rivals"]["kvis2"]["first_seconds"] = 2.5
-    told = "- GradCAM small b2: the first call takes 2.5 times that of the floor, goal 2."
+    told = "- GradCAM small b2: the first call takes 2.5 times that of the floor, goal 2: "
     assert told in report.markdown(document)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ([0.90, 1.04, 1.06, 1.07, 1.20], "the goal lies within the spread of the rounds"),
+        ([1.06, 1.07, 1.08, 1.08, 1.09], "not looked into yet"),
+    ],
+)
+def test_a_goal_may_lie_within_the_spread(document, seconds, said):
+    times = {"floor": Measured([1.0] * 5), "kvis2": Measured(seconds)}
+    document["rows"] = [Row(Case("smoothgrad", "vgg16", 8, {"samples": 5}), times).as_json()]
+    assert f"floors, goal 1.05: {said}." in report.markdown(document)
 
 
 def test_rows_survive_json(document):
@@ -324,7 +337,7 @@ def test_the_longest_key_gives_the_reason(monkeypatch):
     assert reasons.reason("GradCAM vgg16 b1") == "a"
     assert reasons.reason("GradCAM small b1") == "b"
     assert reasons.reason("GradCAM small b1", "captum") == "c"
-    assert reasons.reason("GradCAM small b1", "xplique") == "not looked into yet"
+    assert reasons.reason("GradCAM small b1", "xplique") is None
 
 
 # --- The cases, models and floors ----------------------------------------------------------------

@@ -74,7 +74,6 @@ def integrated(task: Task) -> Prepared:
         IntegratedGradients(task.model),
         task,
         n_steps=task.options["samples"],
-        method="riemann_middle",
         internal_batch_size=max(_rows(task), len(task.images)),
     )
 

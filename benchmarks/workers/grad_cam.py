@@ -39,8 +39,22 @@ def gradcam(task: Task) -> Prepared:
 
 
 def scorecam(task: Task) -> Prepared:
+    if task.options["channels"] < _channel_count(task):
+        raise NotImplementedError("takes all channels of the layer, however many")
     model = torch.nn.Sequential(task.model, torch.nn.Softmax(dim=-1))
     return _cam(ScoreCAM, model, task)
+
+
+def _channel_count(task: Task) -> int:
+    """How many channels the layer has."""
+    counts: list[int] = []
+    hook = task.model.step(task.layer).register_forward_hook(
+        lambda module, inputs, output: counts.append(output.shape[1])
+    )
+    with torch.no_grad():
+        task.model(as_torch(task.images[:1]))
+    hook.remove()
+    return counts[0]
 
 
 METHODS: Methods = {"gradcam": gradcam, "scorecam": scorecam}
