@@ -53,7 +53,13 @@ def relevance(model, composite, images):
     return explainer([0, 1, 2], images), explainer.bias_share
 
 
-@pytest.mark.parametrize("name", COMPOSITES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        each if each in ("epsilon", "flat below") else pytest.param(each, marks=pytest.mark.slow)
+        for each in COMPOSITES
+    ],
+)
 @pytest.mark.parametrize("build", NETS)
 def test_the_relevance_is_that_without_the_shortcut(taken, build, name):
     images = batch_of(SHAPE)
