@@ -134,9 +134,8 @@ _FOLDED = {
 
 def floor_goal(case: Case) -> float:
     """The ratio to the floor that kvis2 is to stay below."""
-    if case.batch == 1 or case.model == "small":
-        return 1.15
-    return _FOLDED.get((case.method, case.model), 1.05)
+    by_size = 1.15 if case.batch == 1 or case.model == "small" else 1.05
+    return _FOLDED.get((case.method, case.model), by_size)
 
 
 _AHEAD = {

@@ -304,10 +304,11 @@ class Explainer:
             if each is None:
                 continue
             peaks = np.abs(each).reshape(len(each), -1).max(axis=1)
-            if np.isfinite(peaks).all() and peaks.all():
+            finite = np.isfinite(peaks)
+            if finite.all() and peaks.all():
                 continue
-            if not np.isfinite(peaks).all():
-                wrong = np.flatnonzero(~np.isfinite(peaks)).tolist()
+            if not finite.all():
+                wrong = np.flatnonzero(~finite).tolist()
                 raise ValueError(
                     "Expected a model whose outputs and gradients are finite. Received: NaN or "
                     f"infinity in the map of sample {wrong}. Check the weights of "
