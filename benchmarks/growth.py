@@ -10,7 +10,7 @@ from typing import Any
 
 import kvis2
 from benchmarks import models
-from kvis2.integrated import IntegratedGradients
+from kvis2.explainers import IntegratedGradients
 
 STEPS = 16
 _AXES: dict[str, tuple[int, ...]] = {

@@ -1,14 +1,9 @@
 """Keras callbacks that log what a model looks at while it trains."""
 
+from kvis2.callbacks.explanations import CamLogger, ExplanationLogger, SaliencyLogger
 from kvis2.callbacks.features import ActivationLogger, FeatureLogger, FilterLogger
-from kvis2.callbacks.loggers import (
-    CamLogger,
-    ExplanationLogger,
-    Observation,
-    PictureLogger,
-    SaliencyLogger,
-)
-from kvis2.callbacks.probes import Probes, take_probes
+from kvis2.callbacks.pictures import Observation, PictureLogger
+from kvis2.callbacks.probe_images import Probes, take_probes
 from kvis2.callbacks.schedule import Schedule
 from kvis2.callbacks.writers import FolderWriter, Picture, TensorBoardWriter, Writer
 

@@ -9,28 +9,24 @@ from typing import Any
 
 import keras
 import numpy as np
-from PIL import Image
 
-from kvis2 import targets
-from kvis2.callbacks.loggers import Observation, PictureLogger
-from kvis2.callbacks.probes import class_labels, probe_names, take_probes
+from kvis2 import models
+from kvis2.ascent import ActivationMaximization
+from kvis2.callbacks.feature_sheets import color_bar, color_limits, feature_sheet
+from kvis2.callbacks.pictures import Observation, PictureLogger
+from kvis2.callbacks.probe_images import class_labels, probe_names, take_probes
 from kvis2.callbacks.writers import Picture
-from kvis2.colors import color_table
-from kvis2.drawing import LINE, WHITE, write
-from kvis2.features import activations, kernels, planes
-from kvis2.images import captioned, colorize, displayable, grid, resize
-from kvis2.lrp_layers import CONVOLUTIONS
-from kvis2.maximization import ActivationMaximization
-from kvis2.panels import ClassNames
-from kvis2.sequences import at_least_one, columns_of
+from kvis2.images import (
+    ClassNames,
+    at_least_one,
+    color_table,
+    colorize,
+    displayable,
+)
+from kvis2.inspection import activations, kernels, planes
+from kvis2.lrp import CONVOLUTIONS
 from kvis2.types import LayerReference
 
-_WIDTH = 350  # pixels, as wide as TensorBoard shows a picture
-_MARGIN = 2  # pixels around a tile
-_FRAME = 150  # grey level
-_LEAST_SIDE = 16  # pixels of a tile, where there are so many that the picture must be wider
-_NUMBER = 72  # pixels for the number at either end of the colours
-_BAR = 10  # pixels, height of the colours
 _ASCENT = {"steps": 32, "seed": 0}
 
 
@@ -180,16 +176,18 @@ class FilterLogger(FeatureLogger):
         tiles = planes(values[shown])
         colored = tiles.shape[-1] == 3
         colormap = "gray" if colored else self.colormap
-        limits = _limits(values, signed=True)
+        limits = color_limits(values, signed=True)
         if colored:
-            return _sheet(displayable(tiles, limits), bar=color_bar(*limits, colormap))
+            return feature_sheet(displayable(tiles, limits), bar=color_bar(*limits, colormap))
         columns = min(self.inputs, tiles.shape[-1])
         painted = [
             colorize(tile[..., channel], colormap, limits)
             for tile in tiles
             for channel in range(columns)
         ]
-        return _sheet(painted, columns if columns > 1 else None, bar=color_bar(*limits, colormap))
+        return feature_sheet(
+            painted, columns if columns > 1 else None, bar=color_bar(*limits, colormap)
+        )
 
     def _maximized(self, path: str, layer: keras.Operation) -> np.ndarray:
         if path not in self._ascents:
@@ -202,7 +200,7 @@ class FilterLogger(FeatureLogger):
                 f"Received: '{self.model.name}'. Leave `maximize` out."
             )
         low, high = np.asarray(ascent.ranges[0], np.float32)
-        return _sheet(displayable((images - low) / (high - low), (0.0, 1.0)))
+        return feature_sheet(displayable((images - low) / (high - low), (0.0, 1.0)))
 
     def _reset(self) -> None:
         super()._reset()
@@ -292,13 +290,13 @@ class ActivationLogger(FeatureLogger):
         for path, layer in self.watched().items():
             maps = self._maps(path, layer)
             signed = bool(maps.min() < 0)
-            limits = _limits(maps, signed)
+            limits = color_limits(maps, signed)
             colormap = self.signed_colormap if signed else self.colormap
             bar = color_bar(*limits, colormap)
             captions = ["image", *map(str, self.shown[path])]
             for image, name, own in zip(self._shown, self._names, maps, strict=True):
                 tiles = [image, *colorize(np.moveaxis(own, -1, 0), colormap, limits)]
-                drawn = _sheet(tiles, captions=captions, bar=bar)
+                drawn = feature_sheet(tiles, captions=captions, bar=bar)
                 pictures.append(Picture(f"Activations/{path}/{name}", drawn))
         return Observation(pictures)
 
@@ -314,73 +312,15 @@ class ActivationLogger(FeatureLogger):
         return maps[..., shown]
 
 
-def color_bar(low: float, high: float, colormap: str, width: int = _WIDTH) -> np.ndarray:
-    """Draw the colours from `low` to `high` with the two numbers beside them.
-
-    Args:
-        low: The value at the lower end of the colormap.
-        high: The value at its upper end.
-        colormap: Name of a matplotlib colormap.
-        width: Pixels.
-
-    Returns:
-        uint8 RGB `(18, width, 3)`.
-    """
-    canvas = Image.new("RGB", (width, LINE), WHITE)
-    colors = colorize(np.linspace(0, 1, width - 2 * _NUMBER), colormap, (0.0, 1.0))
-    bar = Image.fromarray(np.repeat(colors[np.newaxis], _BAR, axis=0))
-    canvas.paste(bar, (_NUMBER, (LINE - _BAR) // 2))
-    write(canvas, (_NUMBER - 6, 0), f"{low:.3g}", _NUMBER - 6, align="right")
-    write(canvas, (width - _NUMBER + 6, 0), f"{high:.3g}", _NUMBER - 6)
-    return np.array(canvas)
-
-
-def _sheet(
-    tiles: Sequence[np.ndarray] | np.ndarray,
-    columns: int | None = None,
-    *,
-    captions: Sequence[str] | None = None,
-    bar: np.ndarray | None = None,
-) -> np.ndarray:
-    """Lay tiles out in a picture of `_WIDTH` pixels, with captions, above a bar of colours."""
-    columns = columns_of(len(tiles), columns)
-    side = (_WIDTH - _MARGIN) // columns - _MARGIN
-    side = max(side, 2 + min(tiles[0].shape[1], _LEAST_SIDE))
-    drawn = [_framed(resize(tile, side - 2)) for tile in tiles]
-    if captions is not None:
-        drawn = [captioned(tile, text) for tile, text in zip(drawn, captions, strict=True)]
-    sheet = grid(drawn, columns, _MARGIN)
-    parts = [sheet] if bar is None else [sheet, bar]
-    width = max(part.shape[1] for part in [*parts, np.empty((0, _WIDTH))])
-    return np.concatenate([_centred(part, width) for part in parts])
-
-
-def _framed(tile: np.ndarray) -> np.ndarray:
-    """A tile with a grey line around it: where colours are near white its end is not seen."""
-    return np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=_FRAME)
-
-
-def _centred(picture: np.ndarray, width: int) -> np.ndarray:
-    """A picture in the middle of white of a greater width."""
-    free = width - picture.shape[1]
-    return np.pad(picture, ((0, 0), (free // 2, free - free // 2), (0, 0)), constant_values=255)
-
-
-def _limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
-    """The values at the ends of the colours; all zero is drawn as the 0 of -1..1."""
-    scale = float(np.abs(values).max()) or 1.0
-    return (-scale if signed else 0.0), scale
-
-
 def _layers(
     model: keras.Model, references: Sequence[LayerReference] | None
 ) -> dict[str, keras.Operation]:
     """The layers meant, by path: without references the first and the last convolution."""
     if references is not None:
-        found = [targets.find_layer(model, reference) for reference in references]
-        return {targets.layer_path(model, layer): layer for layer in found}
+        found = [models.find_layer(model, reference) for reference in references]
+        return {models.layer_path(model, layer): layer for layer in found}
     convolutions = [
-        (path, layer) for path, layer in targets.walk(model) if isinstance(layer, CONVOLUTIONS)
+        (path, layer) for path, layer in models.walk(model) if isinstance(layer, CONVOLUTIONS)
     ]
     if not convolutions:
         raise ValueError(

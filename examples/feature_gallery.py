@@ -19,14 +19,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from kvis2 import images, presets, targets
-from kvis2.ascent_callbacks import ProgressBar
-from kvis2.dreaming import DeepDream
-from kvis2.features import activations, kernel_sheet, receptive_field
-from kvis2.gallery import load_model
-from kvis2.input_space import InputSpace
-from kvis2.inversion import FeatureInversion
-from kvis2.maximization import ActivationMaximization
+from kvis2 import images, presets
+from kvis2.ascent import ActivationMaximization, DeepDream, FeatureInversion, ProgressBar
+from kvis2.gallery import InputSpace, load_model
+from kvis2.inspection import activations, kernel_sheet, receptive_field
+from kvis2.models import layers
 from kvis2.parametrizations import Fourier
 
 PARTS = ("kernels", "units", "classes", "phases", "dream", "inversions", "activations")
@@ -39,7 +36,7 @@ Pictures = list[NDArray[np.uint8]]
 def five_depths(model: keras.Model) -> list[keras.Layer]:
     """Convolutions at five depths, from the first to the last."""
     kinds = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
-    found = [layer for _, layer in targets.walk(model) if isinstance(layer, kinds)]
+    found = [layer for _, layer in layers.walk(model) if isinstance(layer, kinds)]
     return [found[round(place)] for place in np.linspace(0, len(found) - 1, 5)]
 
 

@@ -8,46 +8,52 @@ from kvis2 import (
     regularizers,
     transforms,
 )
-from kvis2.attention import AttentionRollout, GradientAttentionRollout
-from kvis2.cam import (
+from kvis2.ascent import ActivationMaximization, DeepDream, FeatureInversion
+from kvis2.explainers import (
     CAM,
+    RISE,
+    AblationCAM,
+    AttentionRollout,
     ClassActivationMap,
+    EigenCAM,
+    EigenGradCAM,
+    ExpectedGradients,
+    Explainer,
+    ExtremalMask,
+    FullGrad,
     GradCAM,
     GradCAMPlusPlus,
+    GradientAttentionRollout,
+    GuidedGradCAM,
     HiResCAM,
+    InputXGradient,
+    IntegratedGradients,
     LayerCAM,
+    Occlusion,
+    Saliency,
+    ScoreCAM,
+    SmoothGrad,
     SmoothGradCAMPlusPlus,
+    SmoothGradSquared,
+    VarGrad,
     XGradCAM,
 )
-from kvis2.channels import AblationCAM, ScoreCAM
-from kvis2.description import Description, describe
-from kvis2.dreaming import DeepDream
-from kvis2.eigencam import EigenCAM, EigenGradCAM
-from kvis2.explainer import Explainer
-from kvis2.features import activations, kernel_sheet, kernels, top_patches
-from kvis2.fullgrad import FullGrad
-from kvis2.guided import GuidedGradCAM
-from kvis2.integrated import ExpectedGradients, IntegratedGradients
-from kvis2.inversion import FeatureInversion
+from kvis2.inspection import Description, activations, describe, kernel_sheet, kernels, top_patches
 from kvis2.lrp import LRP
-from kvis2.maximization import ActivationMaximization
-from kvis2.modifiers import DeconvReLU, GuidedReLU, LinearOutput
-from kvis2.noise import SmoothGrad, SmoothGradSquared, VarGrad
-from kvis2.objectives import DirectionScore, UnitsScore
-from kvis2.perturbation import RISE, ExtremalMask, Occlusion
-from kvis2.saliency import InputXGradient, Saliency
+from kvis2.models import DeconvReLU, GuidedReLU, LinearOutput, TokenGrid, token_grid
 from kvis2.scores import (
     BinaryScore,
     CategoricalScore,
     ContrastScore,
+    DirectionScore,
     InactiveScore,
     LayerScore,
     PredictedScore,
     RegressionScore,
     Score,
     SegmentationScore,
+    UnitsScore,
 )
-from kvis2.tokens import TokenGrid, token_grid
 from kvis2.version import __version__
 
 __all__ = [

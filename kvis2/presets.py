@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kvis2.optimizers import KerasVisRMSProp
+from kvis2.ascent import KerasVisRMSProp
 from kvis2.parametrizations import MagnitudeConstrained, Pixels, Standardized
 from kvis2.regularizers import (
     AlphaNorm,

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from kvis2.resampling import blur
+from kvis2.passes import blur
 
 Bounds: TypeAlias = "tuple[tf.Tensor, tf.Tensor]"
 """Lowest and highest value of an input, each broadcastable to it."""

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from kvis2.resampling import along, blur, resize
+from kvis2.passes import along, blur, resize
 
 Transform: TypeAlias = "Callable[[tf.Tensor, tf.Tensor], tf.Tensor]"
 """`(images (batch, *spatial, channels), seed int32 (2,)) -> images`, maybe of another size."""

@@ -28,7 +28,7 @@ class Override(NamedTuple):
 
 
 class Modifier(Protocol):
-    """What a model modifier can change in one pass. See `kvis2.modifiers.Modifier`."""
+    """What a model modifier can change in one pass. See `kvis2.models.Modifier`."""
 
     def overrides(self, model: keras.Model) -> Sequence[Override]:
         """Attributes of layers to replace during the pass."""

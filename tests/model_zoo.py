@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from kvis2.models import token_grid
 from kvis2.scores import (
     BinaryScore,
     CategoricalScore,
@@ -27,7 +28,6 @@ from kvis2.scores import (
     RegressionScore,
     SegmentationScore,
 )
-from kvis2.tokens import token_grid
 
 SIZE = (12, 10)
 IMAGES = np.random.default_rng(0).random((3, *SIZE, 3), dtype="float32")

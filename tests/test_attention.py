@@ -7,8 +7,8 @@ import references
 from references import assert_same
 from scipy.special import erf
 
-from kvis2.attention import AttentionRollout, GradientAttentionRollout
-from kvis2.tokens import token_grid
+from kvis2.explainers import AttentionRollout, GradientAttentionRollout
+from kvis2.models import token_grid
 
 TOKENS, WIDTH, HEADS, LAYERS = 6, 4, 2, 2
 RAW = {"normalize": False, "resize": False}

@@ -26,8 +26,8 @@ from kvis2.callbacks import (
     TensorBoardWriter,
     take_probes,
 )
-from kvis2.callbacks.loggers import as_probabilities
-from kvis2.callbacks.probes import class_indices
+from kvis2.callbacks.predictions import as_probabilities
+from kvis2.callbacks.probe_images import class_indices
 
 IMAGES = np.random.default_rng(0).random((20, 6, 5, 3)).astype(np.float32)
 LABELS = np.arange(20) % 3

@@ -41,7 +41,7 @@ from kvis2.callbacks import (
     PictureLogger,
     SaliencyLogger,
 )
-from kvis2.cam import GradCAM
+from kvis2.explainers import GradCAM
 from kvis2.images import panel
 from kvis2.localization import energy_in_box, pointing_game
 

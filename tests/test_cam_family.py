@@ -9,11 +9,20 @@ from references import assert_same
 from tiny_net import Case, TinyNet, convolve_backward
 
 import kvis2
-from kvis2.cam import CAM, HiResCAM, LayerCAM, SmoothGradCAMPlusPlus, XGradCAM
-from kvis2.channels import AblationCAM, ScoreCAM
-from kvis2.eigencam import EigenCAM, EigenGradCAM, first_projection
-from kvis2.fullgrad import FullGrad
-from kvis2.guided import GuidedGradCAM
+from kvis2.explainers import (
+    CAM,
+    AblationCAM,
+    EigenCAM,
+    EigenGradCAM,
+    FullGrad,
+    GuidedGradCAM,
+    HiResCAM,
+    LayerCAM,
+    ScoreCAM,
+    SmoothGradCAMPlusPlus,
+    XGradCAM,
+    first_projection,
+)
 from kvis2.scores import LayerScore
 
 RAW = {"normalize": False, "resize": False}
@@ -137,7 +146,7 @@ def test_smooth_grad_cam_plus_plus_without_noise(case):
 
 
 def test_smooth_grad_cam_plus_plus_with_the_noise_that_kvis2_draws(case):
-    from kvis2.sampling import normal
+    from kvis2.passes import normal
 
     samples, seed = 4, 5
     draws = normal(tf.range(samples), case.images.shape[1:], tf.constant(seed)).numpy()

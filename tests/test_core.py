@@ -10,10 +10,9 @@ import pytest
 import references
 import tensorflow as tf
 
-from kvis2 import GradCAM, GuidedReLU, LayerCAM, LinearOutput, Saliency, ScoreCAM, compilation
-from kvis2.compilation import trace_count
-from kvis2.overrides import overriding
-from kvis2.resampling import resize
+from kvis2 import GradCAM, GuidedReLU, LayerCAM, LinearOutput, Saliency, ScoreCAM
+from kvis2.models import overriding
+from kvis2.passes import compilation, resize, trace_count
 from kvis2.types import Override
 
 EXPLAINERS = [GradCAM, LayerCAM, ScoreCAM, Saliency]

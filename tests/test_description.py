@@ -5,8 +5,9 @@ import model_zoo
 import numpy as np
 import pytest
 
-from kvis2 import GradCAM, targets
-from kvis2.description import Description, describe
+from kvis2 import GradCAM
+from kvis2.inspection import Description, describe
+from kvis2.models import layers
 
 TEXT = """\
 functional: functional model, 315 parameters
@@ -70,13 +71,13 @@ def test_default_is_the_layer_that_a_cam_uses():
         example = model_zoo.KINDS[kind]()
         cam = GradCAM(example.model)
         cam(example.score, example.inputs)
-        assert described(kind).default == targets.layer_path(example.model, cam.layer)
+        assert described(kind).default == layers.layer_path(example.model, cam.layer)
 
 
 def test_map_sizes_are_those_of_the_layers():
     model = model_zoo.functional().model
     for each in described("functional").maps:
-        layer = targets.find_layer(model, each.layer)
+        layer = layers.find_layer(model, each.layer)
         assert (None, *each.size, each.channels) == layer.output.shape
     assert [each.size for each in described("3-D volume").maps][-1] == (3, 2, 2)
 

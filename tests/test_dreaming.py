@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from tiny_net import TinyNet, convolve_backward
 
-from kvis2.dreaming import DeepDream, _starts
+from kvis2.ascent import DeepDream
+from kvis2.ascent.dreaming import _starts
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from kvis2 import (
-    RISE,
-    FullGrad,
-    GradCAM,
-    LinearOutput,
-    Occlusion,
-    Saliency,
-    ScoreCAM,
-)
+from kvis2 import RISE, FullGrad, GradCAM, LinearOutput, Occlusion, Saliency, ScoreCAM
 from kvis2.scores import BinaryScore, CategoricalScore
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from kvis2 import cam
+from kvis2.explainers import cam
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "digits_in_the_wild.py"

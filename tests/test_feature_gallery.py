@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kvis2.input_space import InputSpace
+from kvis2.gallery import InputSpace
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,10 @@ from trainings import (
 )
 
 from kvis2.callbacks import ActivationLogger, FilterLogger
-from kvis2.callbacks.features import color_bar
-from kvis2.compilation import trace_count
+from kvis2.callbacks.feature_sheets import color_bar
 from kvis2.images import colorize
 from kvis2.parametrizations import Pixels
+from kvis2.passes import trace_count
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),  # Keras on itself

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tiny_net import TinyNet
 
-from kvis2.features import activations, kernel_sheet, kernels, receptive_field, top_patches
+from kvis2.inspection import activations, kernel_sheet, kernels, receptive_field, top_patches
 
 
 @pytest.fixture(scope="module")

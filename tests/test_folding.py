@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from kvis2 import GradCAM, LinearOutput, Saliency, ScoreCAM
-from kvis2.folding import FoldBatchNorm
-from kvis2.probe import Probe
+from kvis2.models import FoldBatchNorm
+from kvis2.passes import Probe
 from kvis2.scores import CategoricalScore
 
 L = keras.layers
@@ -60,7 +60,7 @@ def test_folded_equals_unfolded(name, scale_and_center):
 
 def operations(model, modifiers):
     """The kinds of operations that a pass needs for its outputs."""
-    from kvis2.feature_maps import ancestors
+    from kvis2.models import ancestors
 
     @tf.function(autograph=False)
     def run(inputs):

@@ -13,10 +13,7 @@ from PIL import Image
 import kvis2
 from kvis2 import images
 from kvis2.__main__ import main
-from kvis2.gallery_artifacts import ARTIFACTS, OF_THE_MODEL
-from kvis2.gallery_index import Contents
-from kvis2.gallery_pieces import Made, Piece, in_file
-from kvis2.gallery_subject import evenly, spread
+from kvis2.gallery import ARTIFACTS, OF_THE_MODEL, Contents, Made, Piece, evenly, in_file, spread
 
 pytestmark = pytest.mark.filterwarnings(  # Keras, when a model is saved
     "ignore:__array__ implementation:DeprecationWarning"

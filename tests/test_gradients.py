@@ -11,9 +11,14 @@ from references import assert_same
 from tiny_net import Case, TinyNet
 
 import kvis2
-from kvis2.integrated import ExpectedGradients, IntegratedGradients
-from kvis2.noise import SmoothGrad, SmoothGradSquared, VarGrad
-from kvis2.saliency import InputXGradient
+from kvis2.explainers import (
+    ExpectedGradients,
+    InputXGradient,
+    IntegratedGradients,
+    SmoothGrad,
+    SmoothGradSquared,
+    VarGrad,
+)
 
 
 @pytest.fixture(scope="module")
@@ -348,12 +353,12 @@ def test_a_seed_repeats_every_byte_and_another_does_not(case, make):
 
 
 def test_one_trace_for_all_seeds_noises_and_classes(case):
-    before = kvis2.compilation.trace_count(case.model)
+    before = kvis2.passes.compilation.trace_count(case.model)
     for seed, noise, label in [(0, 0.1, 0), (5, 0.3, 1), (9, 0.0, 2)]:
         SmoothGrad(InputXGradient(case.model, normalize=False), 11, noise, seed=seed)(
             label, case.images
         )
-    assert kvis2.compilation.trace_count(case.model) == before + 1
+    assert kvis2.passes.compilation.trace_count(case.model) == before + 1
 
 
 def test_wrappers_nest(case):

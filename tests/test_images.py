@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kvis2 import colors, drawing, images, panels, sequences
+from kvis2 import images
+from kvis2.images import colors, drawing, panels, sequences
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 

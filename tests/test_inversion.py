@@ -7,9 +7,8 @@ from PIL import Image
 from tiny_net import TinyNet, convolve_backward
 
 from kvis2 import presets
-from kvis2.ascent_callbacks import History, Snapshots
-from kvis2.features import activations
-from kvis2.inversion import FeatureInversion
+from kvis2.ascent import FeatureInversion, History, Snapshots
+from kvis2.inspection import activations
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from keras import layers
 from tiny_net import TinyNet
 
 from kvis2 import LinearOutput, Saliency
-from kvis2.modifiers import final_activation
+from kvis2.models import final_activation
 
 NET = TinyNet.random(7)
 CLASSES = [0, 2, 1]

@@ -734,9 +734,9 @@ def test_a_layer_can_be_given_a_rule(swirling, monkeypatch):
     by_entry = lrp.Composite(lrp.Epsilon(0), layers={"backbone/swirl": Halve()})
     assert_same(lrp.LRP(swirling, by_entry, normalize=False)(0, images), at_layer / 2)
 
-    from kvis2 import lrp_composites
+    from kvis2.lrp import composites
 
-    monkeypatch.setattr(lrp_composites, "_REGISTERED", dict(lrp_composites._REGISTERED))
+    monkeypatch.setattr(composites, "_REGISTERED", dict(composites._REGISTERED))
     lrp.register(Swirl, lrp.Pass())
     assert_same(lrp.LRP(swirling, LRP_0, normalize=False)(0, images), at_layer)
     lrp.register(Swirl, Halve())

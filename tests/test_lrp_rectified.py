@@ -6,7 +6,7 @@ import pytest
 from test_lrp import NETS, SHAPE, batch_of, functional, net, randomized, vgg_like
 
 from kvis2 import lrp
-from kvis2.lrp_rectified import Rectified
+from kvis2.lrp import Rectified
 
 layers = keras.layers
 

@@ -11,13 +11,20 @@ import tensorflow as tf
 from tiny_net import TinyNet, convolve_backward
 
 from kvis2 import presets, scores
-from kvis2.ascent_callbacks import AscentCallback, GifWriter, History, ProgressBar, Snapshots
-from kvis2.maximization import ActivationMaximization, automatic_transforms
-from kvis2.modifiers import GuidedReLU
-from kvis2.objectives import DirectionScore, UnitsScore
-from kvis2.optimizers import KerasVisRMSProp
+from kvis2.ascent import (
+    ActivationMaximization,
+    AscentCallback,
+    GifWriter,
+    History,
+    KerasVisRMSProp,
+    ProgressBar,
+    Snapshots,
+    automatic_transforms,
+)
+from kvis2.models import GuidedReLU
 from kvis2.parametrizations import Fourier, Pixels
 from kvis2.regularizers import BlurEvery, NormalizeGradient, TotalVariation
+from kvis2.scores import DirectionScore, UnitsScore
 from kvis2.transforms import Jitter, Rotate, Scale
 
 

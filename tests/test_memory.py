@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 import kvis2
-from kvis2 import memory
-from kvis2.compilation import Compiled
+from kvis2.passes import Compiled
+from kvis2.passes import rows as row_count
 
 GIGABYTE = 2**30
 
@@ -28,9 +28,9 @@ def photographs(side=224):
     ],
 )
 def test_rows_go_by_the_size_of_the_input_and_by_free_memory(monkeypatch, side, free, rows):
-    monkeypatch.setattr(memory, "available", lambda: free)
+    monkeypatch.setattr(row_count, "available", lambda: free)
 
-    assert memory.automatic_rows(photographs(side)) == rows
+    assert row_count.automatic_rows(photographs(side)) == rows
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def container(tmp_path, monkeypatch):
     """A system with 8 GB free, and the files of a container on it."""
     system = tmp_path / "meminfo"
     system.write_text("MemTotal: 16777216 kB\nMemFree: 1000 kB\nMemAvailable: 8388608 kB\n")
-    monkeypatch.setattr(memory, "_SYSTEM", system)
-    monkeypatch.setattr(memory, "_CONTAINER", tmp_path)
+    monkeypatch.setattr(row_count, "_SYSTEM", system)
+    monkeypatch.setattr(row_count, "_CONTAINER", tmp_path)
     return tmp_path
 
 
@@ -50,22 +50,22 @@ def write_limit(container, limit):
 
 
 def test_free_memory_is_that_of_the_system(container):
-    assert memory.available() == 8 * GIGABYTE
+    assert row_count.available() == 8 * GIGABYTE
 
 
 def test_free_memory_is_what_the_container_leaves_of_it(container):
     write_limit(container, 4 * GIGABYTE)
-    assert memory.available() == 2 * GIGABYTE  # Cached files give way.
+    assert row_count.available() == 2 * GIGABYTE  # Cached files give way.
 
 
 def test_a_container_without_a_limit_takes_what_the_system_has(container):
     write_limit(container, "max")
-    assert memory.available() == 8 * GIGABYTE
+    assert row_count.available() == 8 * GIGABYTE
 
 
 def test_a_system_that_does_not_say_is_not_limited(container):
-    memory._SYSTEM.unlink()
-    assert memory.available() is None
+    row_count._SYSTEM.unlink()
+    assert row_count.available() is None
 
 
 @pytest.fixture

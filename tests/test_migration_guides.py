@@ -11,7 +11,7 @@ from small_vgg import small_vgg
 
 import kvis2
 from kvis2 import visualization
-from kvis2.gallery_artifacts import ARTIFACTS
+from kvis2.gallery import ARTIFACTS
 from kvis2.visualization import tools
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -25,9 +25,9 @@ from explainers import EXPLAINERS, OF_TRANSFORMERS, public_explainers
 from model_zoo import KINDS, SIZE
 
 import kvis2
-from kvis2 import scores, targets
-from kvis2.probe import Probe
-from kvis2.tokens import token_grid
+from kvis2 import scores
+from kvis2.models import layers, token_grid
+from kvis2.passes import Probe
 
 QUICK = {"GradCAM", "Saliency"}
 """Explainers whose cells are all in the default run: one that watches a layer, one the input."""
@@ -126,7 +126,7 @@ def _flat(maps):
 def sentence_for(example, method):
     attends = any(
         isinstance(layer, keras.layers.MultiHeadAttention)
-        for _, layer in targets.walk(example.model)
+        for _, layer in layers.walk(example.model)
     )
     if method in OF_TRANSFORMERS and not attends:
         return r"with keras\.layers\.MultiHeadAttention layers"
@@ -163,7 +163,7 @@ def check_shapes(example, explainer, maps):
         blank = each is not None and np.abs(each).reshape(3, -1).max(axis=1).min() == 0
         assert example.may_be_blank or not blank
     if explainer.watches_layer and example.layer and "layer" not in example.options:
-        assert targets.layer_path(example.model, explainer.layer) == example.layer
+        assert layers.layer_path(example.model, explainer.layer) == example.layer
 
 
 def check_alone(example, explainer, maps):
@@ -185,7 +185,7 @@ def structured(inputs):
 
 def score_of(example, sample):
     """The score of one sample."""
-    score = scores.as_scores(example.score, 3, targets.output_count(example.model))
+    score = scores.as_scores(example.score, 3, layers.output_count(example.model))
     return scores.rows(score, sample, sample + 1)
 
 
@@ -205,7 +205,7 @@ def check_like(example, method, maps):
 
 def snapshot(model):
     """All that a model holds: every attribute of every layer by identity, weights by value."""
-    named = [("", model), *targets.walk(model)]
+    named = [("", model), *layers.walk(model)]
     attributes = {
         (path, name): (id(value), _inside(value))
         for path, layer in named
@@ -404,8 +404,8 @@ def test_layout_of_channels_first_layers_that_this_cpu_cannot_run():
     """The layout is read from the layer, whatever the machine: a stub for a channels_first net."""
     layer = keras.layers.Conv2D(2, 3, data_format="channels_first", name="first")
     model = keras.Sequential([keras.Input((3, 8, 9)), layer])
-    assert targets.data_format(model, layer) == "channels_first"
-    assert targets.spatial_axes(model, (None, 3, 8, 9), "float32") == [2, 3]
+    assert layers.data_format(model, layer) == "channels_first"
+    assert layers.spatial_axes(model, (None, 3, 8, 9), "float32") == [2, 3]
     probe = Probe(model, layer)
     stub = tf.reshape(tf.range(2 * 2 * 3 * 4, dtype=tf.float32), (2, 2, 3, 4))
     np.testing.assert_array_equal(probe._channels_last(stub), np.moveaxis(stub, 1, -1))

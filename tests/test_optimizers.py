@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kvis2.optimizers import KerasOptimizer, KerasVisRMSProp
+from kvis2.ascent import KerasOptimizer, KerasVisRMSProp
 
 
 def descend(optimizer, start, gradient_of, steps):

@@ -30,7 +30,7 @@ def installed_wheel(tmp_path_factory):
     work = tmp_path_factory.mktemp("wheel")
     for name in ["kvis2", "callbacks"]:
         shutil.copytree(ROOT / name, work / "source" / name)
-    for name in ["setup.cfg", "pyproject.toml", "README.md", "LICENSE"]:
+    for name in ["setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"]:
         shutil.copy(ROOT / name, work / "source")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", work, work / "source"], check=True)
@@ -86,7 +86,7 @@ print(importlib.util.find_spec("callbacks"))
 """
     result = python(code, PYTHONPATH=str(installed_wheel))
     module, file, spec = result.stdout.split()
-    assert module == "kvis2.callbacks.loggers"
+    assert module == "kvis2.callbacks.explanations"
     assert Path(file) == installed_wheel / "kvis2" / "callbacks" / "__init__.py"
     assert spec == "None"
 

@@ -8,11 +8,16 @@ import tensorflow as tf
 from references import assert_same
 from tiny_net import Case, TinyNet
 
-from kvis2.channels import AblationCAM, ScoreCAM
-from kvis2.integrated import IntegratedGradients
-from kvis2.noise import SmoothGrad
-from kvis2.perturbation import RISE, ExtremalMask, Occlusion
-from kvis2.saliency import Saliency
+from kvis2.explainers import (
+    RISE,
+    AblationCAM,
+    ExtremalMask,
+    IntegratedGradients,
+    Occlusion,
+    Saliency,
+    ScoreCAM,
+    SmoothGrad,
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from keras import layers
 from tiny_net import TinyNet, convolve_backward
 
 from kvis2 import DeconvReLU, GuidedReLU, LinearOutput, Saliency
-from kvis2.description import describe
-from kvis2.probe import Probe
+from kvis2.inspection import describe
+from kvis2.passes import Probe
 from kvis2.scores import FunctionScore
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import kvis2
-from kvis2.sampling import total
+from kvis2.passes import total
 
 COUNT = 7
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kvis2 import BinaryScore, CategoricalScore, GradCAM, Saliency, ScoreCAM
-from kvis2.feature_maps import ancestors
+from kvis2.models import ancestors
 from kvis2.scores import ContrastScore, RegressionScore, SegmentationScore, as_scores
 
 CLASSES = tf.constant([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])

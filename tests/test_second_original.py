@@ -13,13 +13,11 @@ from PIL import Image
 from references import assert_same
 
 import kvis2
-from kvis2 import gradient_pictures, images, lrp, presets
-from kvis2.ascent_callbacks import Snapshots
-from kvis2.dreaming import DeepDream
-from kvis2.input_space import InputSpace
-from kvis2.inversion import FeatureInversion
-from kvis2.maximization import ActivationMaximization
-from kvis2.sampling import normal
+from kvis2 import images, lrp, presets
+from kvis2.ascent import ActivationMaximization, DeepDream, FeatureInversion, Snapshots
+from kvis2.gallery import InputSpace
+from kvis2.images import gradients as gradient_pictures
+from kvis2.passes import normal
 
 RAW = {"resize": False, "normalize": False}
 COLORS = {"keepdims": True, "normalize": False}

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tiny_net import TinyNet
 
 from kvis2 import DeconvReLU, GradCAM, GuidedReLU, LinearOutput, Saliency, ScoreCAM
-from kvis2.modifiers import as_modifiers
+from kvis2.models import as_modifiers
 
 NET = TinyNet.random(64)
 IMAGES = np.random.default_rng(64).normal(size=(3, 7, 9, 2)).astype("float32")

@@ -12,9 +12,9 @@ from tiny_net import Case, TinyNet
 
 from kvis2 import presets
 from kvis2 import visualization as vis
-from kvis2.compilation import trace_count
-from kvis2.maximization import ActivationMaximization
-from kvis2.modifiers import GuidedReLU
+from kvis2.ascent import ActivationMaximization
+from kvis2.models import GuidedReLU
+from kvis2.passes import trace_count
 from kvis2.visualization import callbacks, graphs, input_modifiers, losses, tools
 from kvis2.visualization.evaluation import Evaluation, LossModel
 

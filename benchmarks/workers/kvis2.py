@@ -53,7 +53,7 @@ def smoothgrad(task: Task) -> Prepared:
 
 
 def integrated(task: Task) -> Prepared:
-    from kvis2.integrated import IntegratedGradients
+    from kvis2.explainers import IntegratedGradients
 
     def make(**options: Any) -> Any:
         return IntegratedGradients(
@@ -81,7 +81,7 @@ def lrp(task: Task) -> Prepared:
 
 
 def maximization(task: Task) -> Prepared:
-    from kvis2.maximization import ActivationMaximization
+    from kvis2.ascent import ActivationMaximization
     from kvis2.parametrizations import Pixels
 
     ascent = ActivationMaximization(

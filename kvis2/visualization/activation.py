@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kvis2 import targets
+from kvis2 import models
 from kvis2.types import LayerReference
 from kvis2.visualization import arrays, backprop_modifiers, graphs
 from kvis2.visualization.callbacks import channels_last
@@ -119,7 +119,7 @@ def visualize_activation(
         >>> image = visualize_activation(model, -1, filter_indices=20, max_iter=500)
     """
     model, modifiers = backprop_modifiers.applied(backprop_modifier, model)
-    image, layer = graphs.model_input(model), targets.find_layer(model, layer_idx)
+    image, layer = graphs.model_input(model), models.find_layer(model, layer_idx)
     losses: Losses = [
         (ActivationMaximization(graphs.output_of(layer, model), filter_indices), act_max_weight),
         (LPNorm(image), lp_norm_weight),

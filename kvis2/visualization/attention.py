@@ -13,11 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import targets
-from kvis2.cam import GradCAM
-from kvis2.modifiers import Modifier
-from kvis2.probe import Probe, Trace
-from kvis2.saliency import Saliency
+from kvis2 import models
+from kvis2.explainers import GradCAM, Saliency
+from kvis2.models import Modifier
+from kvis2.passes import Probe, Trace
 from kvis2.types import LayerReference, Tensors
 from kvis2.visualization import backprop_modifiers, grad_modifiers, graphs
 from kvis2.visualization.arrays import normalize
@@ -45,7 +44,7 @@ class ModifiedSaliency(Saliency):
         [gradient] = attributions
         assert gradient is not None
         rank = gradient.shape.rank
-        first = probe.layer is None and targets.data_format(probe.model) == "channels_first"
+        first = probe.layer is None and models.data_format(probe.model) == "channels_first"
         if first and rank > 2:
             gradient = tf.transpose(gradient, [0, *range(2, rank), 1])
         modified = _modified(self.grad_modifier, gradient)
@@ -300,7 +299,7 @@ def _cam(
     inputs, is_batch = as_batch(seed_input, question.input_tensor.shape[1:])
     maps = explainer(question.score, inputs)
     if as_original:
-        axes = targets.spatial_axes(question.model, inputs.shape, inputs.dtype)
+        axes = models.spatial_axes(question.model, inputs.shape, inputs.dtype)
         maps = np.stack([zoomed(each, [inputs.shape[axis] for axis in axes]) for each in maps])
     return _stretched(maps, is_batch)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from kvis2.modifiers import DeconvReLU, GuidedReLU, Modifier, as_modifiers
+from kvis2.models import DeconvReLU, GuidedReLU, Modifier, as_modifiers
 from kvis2.visualization.identifiers import named
 
 guided = GuidedReLU(("relu",))
@@ -49,7 +49,7 @@ def applied(identifier: Any, model: keras.Model) -> tuple[keras.Model, list[Modi
     """The model to explain and what to change in the pass, for a `backprop_modifier`.
 
     Args:
-        identifier: A name, a modifier of `kvis2.modifiers` (such as
+        identifier: A name, a modifier of `kvis2.models.modifiers` (such as
             `GuidedReLU(("relu", "leaky_relu"))`), a function `model -> modified copy`, or None.
         model: The model.
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kvis2 import images
-from kvis2.ascent_callbacks import gif_path
+from kvis2.ascent import gif_path
 from kvis2.visualization import arrays
 from kvis2.visualization.pictures import draw_text
 

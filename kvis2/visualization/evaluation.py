@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2.explainer import Explainer
-from kvis2.probe import Probe
+from kvis2.explainers import Explainer
+from kvis2.passes import Probe
 from kvis2.regularizers import NormalizeGradient
 from kvis2.scores import Score
 from kvis2.types import Tensors
@@ -107,7 +107,7 @@ class Evaluation(Explainer):
         model: The model of a `LossModel`.
         norm_grads: Whether the gradient is divided by its Euclidean norm.
         norm_per_sample: Whether by each sample's own, rather than that of the batch.
-        **options: As for `kvis2.explainer.Explainer`.
+        **options: As for `kvis2.Explainer`.
 
     Attributes:
         losses: float32 `(losses,)`, weighted; after a call.

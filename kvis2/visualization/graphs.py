@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from kvis2 import targets
+from kvis2 import models
 from kvis2.types import LayerReference
 
 _CONVOLUTIONS_AND_POOLINGS = tuple(
@@ -94,7 +94,7 @@ def model_input(model: keras.Model) -> keras.KerasTensor:
     Raises:
         TypeError: If the model declares none or several.
     """
-    targets.check_built(model)
+    models.check_built(model)
     return single_input(getattr(model, "inputs", None))
 
 
@@ -127,7 +127,7 @@ def penultimate_layer(
     Raises:
         ValueError: If there is none, or if it comes after `layer_idx`.
     """
-    stop = model.layers.index(targets.find_layer(model, layer_idx))
+    stop = model.layers.index(models.find_layer(model, layer_idx))
     if penultimate_layer_idx is None:
         found = _last_spatial(model.layers[:stop])
         if found is None:
@@ -136,7 +136,7 @@ def penultimate_layer(
                 f"'{model.name}'. Received: none. Name one with `penultimate_layer_idx=`."
             )
         return found
-    layer = targets.find_layer(model, penultimate_layer_idx)
+    layer = models.find_layer(model, penultimate_layer_idx)
     if layer in model.layers[stop + 1 :]:
         raise ValueError(
             f"Expected a penultimate layer that is not after layer {stop}, which is explained. "
@@ -202,10 +202,10 @@ def find_layer_idx(model: keras.Model, layer_name: str) -> int:
     names = [layer.name for layer in model.layers]
     if layer_name in names:
         return names.index(layer_name)
-    layer = targets.find_layer(model, layer_name)  # Raises, with close names, if there is none.
+    layer = models.find_layer(model, layer_name)  # Raises, with close names, if there is none.
     raise ValueError(
         f"Expected a layer at the top level of '{model.name}'. Received: {layer_name!r}, which is "
-        f"inside a nested model. Pass '{targets.layer_path(model, layer)}' as the layer instead "
+        f"inside a nested model. Pass '{models.layer_path(model, layer)}' as the layer instead "
         "of an index: `penultimate_layer_idx` takes names and paths."
     )
 
@@ -232,7 +232,7 @@ def apply_modifications(
         >>> model.layers[-1].activation = keras.activations.linear
         >>> model = apply_modifications(model)
     """
-    targets.check_built(model)
+    models.check_built(model)
     with keras.saving.custom_object_scope(custom_objects or {}):
         try:
             copied = keras.models.clone_model(model)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import targets
+from kvis2 import models
 from kvis2.scores import Score
 from kvis2.types import LayerReference
 from kvis2.visualization import graphs
@@ -160,7 +160,7 @@ def score_of(
     model: keras.Model, layer_idx: LayerReference, filter_indices: FilterIndices
 ) -> tuple[keras.Model, UnitSum]:
     """The part of a model that ends in a layer, and the score of filters of that layer."""
-    layer = targets.find_layer(model, layer_idx)
+    layer = models.find_layer(model, layer_idx)
     part = graphs.part_of(model, layer)
     axis = graphs.channel_axis(layer, len(part.outputs[0].shape))
     return part, UnitSum(filter_indices, axis)

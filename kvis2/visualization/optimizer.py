@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kvis2.optimizers import KerasVisRMSProp
+from kvis2.ascent import KerasVisRMSProp
 from kvis2.visualization import arrays, backprop_modifiers, grad_modifiers, graphs
 from kvis2.visualization.callbacks import OptimizerCallback, Print
 from kvis2.visualization.evaluation import Evaluation, Losses, LossModel, watching

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kvis2.drawing import Color
+from kvis2.images import Color
 
 
 def load_img(

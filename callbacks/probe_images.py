@@ -1,0 +1,323 @@
+"""The probe images of a logger: taken once, before the training, without changing it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvis2.images import ClassNames, class_name
+
+
+class Probes(NamedTuple):
+    """The images that are explained at every step, and their labels as they were given."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+
+def take_probes(images: Any, labels: Any = None, *, max_images: int = 16) -> Probes:
+    """Take the first `max_images` images, once, as arrays of their own.
+
+    Taking a batch must not change the training that follows:
+
+    * a `tf.data.Dataset` is read through a copy without its `shuffle` and `cache` steps, since an
+      iterator over `dataset.shuffle(...)` moves on the random numbers that the training would
+      have drawn. So the probes are the first images of the unshuffled data, at every run. A
+      dataset that calls Python code (`from_generator`, `py_function`) cannot be copied and is
+      refused.
+    * a `keras.utils.PyDataset` is asked for its first batches by index.
+    * a generator is consumed: give the logger one of its own.
+
+    The states of Python's and NumPy's global random generators are put back.
+
+    Args:
+        images: `(batch, height, width, channels)` or `(batch, height, width)` as the model takes
+            them, a pair `(images, labels)`, or a `tf.data.Dataset`, `keras.utils.PyDataset` or
+            generator of images or of `(images, labels, ...)`, in batches or one by one.
+        labels: One per image; for arrays and for sources that yield images alone.
+        max_images: How many to take at most, at least 1.
+
+    Returns:
+        The images and their labels, or None for the labels where there are none.
+
+    Raises:
+        ValueError: If there is no image, the labels do not fit, or the dataset cannot be copied.
+    """
+    if isinstance(max_images, bool) or not isinstance(max_images, int) or max_images < 1:
+        raise ValueError(
+            f"Expected max_images to be a whole number of at least 1. Received: {max_images!r}. "
+            "It bounds how many probe images are logged."
+        )
+    with preserved_random_state():
+        found, own_labels = _read(images, max_images)
+    if labels is not None and own_labels is not None:
+        raise ValueError(
+            "Expected the labels once. Received: labels= and images that bring their own labels. "
+            "Leave labels= out."
+        )
+    if labels is None:
+        return Probes(found, own_labels)
+    whole = images[0] if isinstance(images, tuple) else images
+    count = len(whole) if isinstance(whole, list) or hasattr(whole, "__array__") else len(found)
+    return Probes(found, _labels_for(labels, len(found), count))
+
+
+def class_labels(labels: np.ndarray | None, required: bool) -> np.ndarray | None:
+    """Return one class index per label, or None where there are no labels that name classes.
+
+    Args:
+        labels: The labels of the probes as they were given.
+        required: Whether labels that are no classes are an error.
+
+    Returns:
+        int64 `(batch,)`, or None.
+
+    Raises:
+        ValueError: If classes are required and the labels are something else.
+    """
+    classes = None if labels is None else class_indices(labels)
+    if labels is not None and classes is None and required:
+        raise ValueError(
+            "Expected labels that name one class for each image: ints (batch,) or (batch, 1), "
+            f"or one-hot (batch, classes). Received: shape {labels.shape} of {labels.dtype}. "
+            "Give the images alone; an explanation then needs score=."
+        )
+    return classes
+
+
+def class_indices(labels: np.ndarray) -> np.ndarray | None:
+    """Return one class index per label, or None where the labels are not classes.
+
+    Args:
+        labels: ints `(batch,)` or `(batch, 1)`, or one-hot or smoothed rows `(batch, classes)`.
+
+    Returns:
+        int64 `(batch,)`.
+
+    Example:
+        >>> class_indices(np.array([[0.0, 1.0], [1.0, 0.0]]))
+        array([1, 0])
+    """
+    if labels.dtype.kind not in "fiub":
+        return None
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 1 and np.all(labels >= 0) and np.array_equal(labels, np.rint(labels)):
+        return labels.astype(np.int64)
+    if labels.ndim == 2 and np.all(labels >= 0) and np.allclose(labels.sum(axis=1), 1, atol=1e-3):
+        return labels.argmax(axis=1)
+    return None
+
+
+def probe_names(
+    count: int, labels: np.ndarray | None = None, class_names: ClassNames | None = None
+) -> list[str]:
+    """Name the probe images for tags, which TensorBoard sorts as text.
+
+    Args:
+        count: How many images there are.
+        labels: Their class indices.
+        class_names: Names by class index.
+
+    Raises:
+        ValueError: If a class has no name.
+
+    Example:
+        >>> probe_names(2, np.array([1, 0]), ["cat", "dog"])
+        ['00 dog', '01 cat']
+    """
+    digits = max(2, len(str(count - 1)))
+    names = [f"{index:0{digits}d}" for index in range(count)]
+    if labels is None:
+        return names
+    classes = [class_name(int(label), class_names) for label in labels]
+    return [f"{name} {label}" for name, label in zip(names, classes, strict=True)]
+
+
+@contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Put Python's and NumPy's global random generators back where they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def without_shuffling(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Copy a dataset, leaving out its shuffle and cache steps.
+
+    The copy shares no random state with the original, and fills no cache of it.
+
+    Args:
+        dataset: Any dataset that does not call Python code.
+
+    Returns:
+        A dataset with the same elements, in the order they had before any shuffling.
+
+    Raises:
+        ValueError: If the dataset calls Python code or is too large to be copied (2 GB of arrays).
+    """
+    variant = tf.data.experimental.to_variant(dataset)
+    serialized = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=variant,
+        external_state_policy=tf.data.experimental.ExternalStatePolicy.IGNORE.value,
+    ).numpy()
+    if not serialized:
+        raise ValueError(
+            "Expected images from a tf.data.Dataset that holds less than 2 GB of arrays. Received: "
+            f"{dataset!r}. Pass the probe images as an array: images=x[:8], labels=y[:8]."
+        )
+    graph = tf.compat.v1.GraphDef.FromString(serialized)
+    bodies = [graph.node, *(function.node_def for function in graph.library.function)]
+    if any(node.op in _PYTHON_CALLS for body in bodies for node in body):
+        raise ValueError(
+            "Expected images from a tf.data.Dataset that does not call Python code, since reading "
+            f"it could change the training. Received: {dataset!r}. Pass one batch of a dataset "
+            "that is not trained on: images=next(iter(dataset))."
+        )
+    for body in bodies:
+        _bypass(body, _ORDER_AND_CACHE)
+    copy = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
+    return tf.data.experimental.from_variant(copy, dataset.element_spec)
+
+
+_PYTHON_CALLS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+_ORDER_AND_CACHE = {
+    "ShuffleDataset",
+    "ShuffleDatasetV2",
+    "ShuffleDatasetV3",
+    "CacheDataset",
+    "CacheDatasetV2",
+}
+
+
+def _bypass(nodes: Any, operations: set[str]) -> None:
+    """Let the consumers of these operations read the operation's first input instead."""
+    source = {node.name: node.input[0] for node in nodes if node.op in operations}
+    for node in nodes:
+        for position, reference in enumerate(node.input):
+            # In a graph an input reads "name" or "name:0", in a function "name:output:0".
+            while (name := reference.split(":")[0]) in source:
+                reference = source[name]
+            node.input[position] = reference
+
+
+def _read(images: Any, max_images: int) -> tuple[np.ndarray, np.ndarray | None]:
+    if isinstance(images, tf.data.Dataset):
+        return _gather(without_shuffling(images), max_images)
+    if isinstance(images, keras.utils.PyDataset):
+        return _gather(_batches_of(images), max_images)
+    if isinstance(images, tuple):
+        x, y = _pair(images)
+        found = _array(x, max_images)
+        return found, None if y is None else _labels_for(y, len(found), len(x))
+    if isinstance(images, list) or hasattr(images, "__array__"):
+        return _array(images, max_images), None
+    if isinstance(images, Iterable) and not isinstance(images, str | bytes | Mapping):
+        return _gather(images, max_images)
+    raise ValueError(
+        "Expected images as an array, a pair (images, labels), a tf.data.Dataset, a "
+        f"keras.utils.PyDataset or a generator. Received: {_described(images)}. Give the images "
+        "as the model takes them."
+    )
+
+
+def _batches_of(dataset: keras.utils.PyDataset) -> Iterator[Any]:
+    count = dataset.num_batches  # None: endless.
+    return (dataset[index] for index in (itertools.count() if count is None else range(count)))
+
+
+def _gather(elements: Iterable[Any], max_images: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Collect from batches, or from single images, until there are enough."""
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for element in elements:
+        x, y = _pair(element)
+        single = np.ndim(x) <= 3
+        batch = _array([x] if single else x, max_images)
+        images.extend(batch)
+        if y is not None:
+            labels.extend(_labels_for([y] if single else y, len(batch), 1 if single else len(x)))
+        if len(images) >= max_images:
+            break
+    if not images:
+        raise ValueError(
+            "Expected at least one probe image. Received: images that yield nothing. Give a "
+            "source with data, and a generator that has not been used up."
+        )
+    if labels and len(labels) != len(images):
+        raise ValueError(
+            f"Expected a label for every image or for none. Received: {len(labels)} labels for "
+            f"{len(images)} images. Let every element be (images, labels)."
+        )
+    return np.stack(images[:max_images]), np.stack(labels[:max_images]) if labels else None
+
+
+def _pair(element: Any) -> tuple[Any, Any]:
+    """Split what Keras calls a batch, `images` or `(images, labels[, sample_weights])`."""
+    if not isinstance(element, tuple):
+        return element, None
+    if not 1 <= len(element) <= 3:
+        raise ValueError(
+            "Expected (images,), (images, labels) or (images, labels, sample_weights). "
+            f"Received: a tuple of {len(element)}. Several inputs are not supported."
+        )
+    return element[0], element[1] if len(element) > 1 else None
+
+
+def _array(images: Any, max_images: int) -> np.ndarray:
+    """Copy the first images into an array of their own."""
+    try:
+        array = np.array(images[:max_images])
+    except (TypeError, ValueError, KeyError):
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "fiub" or array.ndim < 3:
+        raise ValueError(
+            "Expected probe images as numbers of shape (batch, height, width, channels) or "
+            f"(batch, height, width). Received: {_described(images)}. Give one array of images of "
+            "one size, also where there is a single image: images[np.newaxis]."
+        )
+    if not len(array):
+        raise ValueError(
+            f"Expected at least one probe image. Received: {_described(images)}. Give the images "
+            "whose heatmaps you want to see."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(
+            "Expected probe images without NaN and infinity. Received: "
+            f"{int((~np.isfinite(array)).sum())} such values. Replace them first."
+        )
+    return array
+
+
+def _labels_for(labels: Any, wanted: int, images: int) -> np.ndarray:
+    """Return the labels of the first images, given those of all."""
+    if isinstance(labels, Mapping | tuple):
+        raise ValueError(
+            "Expected one array of labels. Received: labels of several outputs, "
+            f"{type(labels).__name__}. Give the images alone, and labels= of the output you mean."
+        )
+    array = np.asarray(labels)
+    if array.ndim < 1 or len(array) != images:
+        raise ValueError(
+            f"Expected a label for each of the {images} images. Received: {_described(labels)}. "
+            "Give as many labels as images."
+        )
+    return array[:wanted].copy()
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    size = f" of {len(value)}" if isinstance(value, Sized) else ""
+    return f"{type(value).__name__}{size}"

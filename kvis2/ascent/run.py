@@ -1,0 +1,184 @@
+"""One run of gradient ascent: its state on the device, its chunks of images, its callbacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvis2 import models, scores
+from kvis2.ascent.callbacks import AscentCallback, AscentState
+from kvis2.models import Batch
+from kvis2.passes import automatic_rows
+from kvis2.types import Tensors
+
+if TYPE_CHECKING:
+    from kvis2.ascent.maximization import ActivationMaximization
+
+
+class Ascent:
+    """One call of an `ActivationMaximization`: its state, on the device, in chunks of images.
+
+    Args:
+        method: What is called: its steps, parametrization, optimizer and seed.
+        score: What is maximised, with one field per image.
+        batch: The images to start from, or None for noise.
+        count: How many images are made.
+    """
+
+    def __init__(
+        self, method: ActivationMaximization, score: Any, batch: Batch | None, count: int
+    ) -> None:
+        self._caller = method
+        starts = self._starts(method, batch)
+        rows = method.batch_size or automatic_rows(starts)
+        detached: Any = method._detached(rows)
+        detached.shapes = [each.shape[1:] for each in starts]
+        vars(detached).pop("steps")
+        self._method = detached
+        self._batch = batch
+        parts = np.array_split(np.arange(count), -(-count // rows))
+        self._scores = [scores.rows(score, part[0], part[-1] + 1) for part in parts]
+        parameters = self._parameters(starts, count)
+        self._states = [self._first_state([p[part] for p in parameters]) for part in parts]
+        self._lasts: list[Tensors] = []
+
+    def run(self, callbacks: Sequence[AscentCallback]) -> Any:
+        """Take all steps, stopping where a callback wants to see them."""
+        steps = self._caller.steps
+        stops = sorted({s for c in callbacks for s in range(c.every, steps, c.every)} | {steps})
+        unseen: dict[int, list[Mapping[str, np.ndarray]]] = {i: [] for i in range(len(callbacks))}
+        for callback in callbacks:
+            callback.on_begin(steps)
+        try:
+            start = 0
+            for stop in stops:
+                losses = self._advance(start, stop)
+                for index, callback in enumerate(callbacks):
+                    unseen[index].append(losses)
+                    if stop % callback.every == 0 or stop == steps:
+                        callback.on_step(self._seen(stop, steps, unseen[index]))
+                        unseen[index] = []
+                start = stop
+        finally:
+            for callback in callbacks:
+                callback.on_end()
+        self._warn_of_dead_units()
+        count = len(self._method.shapes)
+        return self._restored([state[-1 - count : -1] for state in self._states])
+
+    def _warn_of_dead_units(self) -> None:
+        """Say so if nothing has moved an image: it is still the noise it started from."""
+        count = len(self._method.shapes)
+        moved = [
+            np.any([np.any(each, axis=tuple(range(1, each.ndim))) for each in gradients], axis=0)
+            for gradients in ([each.numpy() for each in last[count:]] for last in self._lasts)
+        ]
+        still = np.flatnonzero(~np.concatenate(moved))
+        if still.size:
+            warnings.warn(
+                f"No gradient reached image {still.tolist()}: the score does not change with it. "
+                "Likely cause: the unit is dead (its weights are zero, or its ReLUs are off "
+                "everywhere). Start from other images with `seed_input`.",
+                stacklevel=4,
+            )
+
+    def _advance(self, start: int, stop: int) -> Mapping[str, np.ndarray]:
+        """From step `start` to step `stop`, all chunks of images; the losses measured there."""
+        histories, self._lasts = [], []
+        for index, (score, state) in enumerate(zip(self._scores, self._states, strict=True)):
+            inputs = [*state, np.int32(start), np.int32(stop)]
+            packing = 0 if self._batch is None else self._batch.packing
+            stretch = self._caller._stretch(self._method, score, packing, inputs)
+            stretch.validate(score)
+            self._caller._used_layer = stretch.layer
+            *results, history = stretch(self._method, score, inputs)
+            self._states[index] = results[: len(state)]
+            self._lasts.append(results[len(state) :])
+            histories.append(history.numpy())
+        losses = np.concatenate(histories, axis=2)
+        self._check(losses, start)
+        return dict(zip(self._method.terms, np.moveaxis(losses, 1, 0), strict=True))
+
+    def _check(self, losses: np.ndarray, start: int) -> None:
+        if np.isfinite(losses).all():
+            return
+        step, term, image = np.argwhere(~np.isfinite(losses))[0]
+        raise ValueError(
+            f"Expected a finite loss. Received: {losses[step, term, image]} in the term "
+            f"'{self._method.terms[term]}' of image {image} at step {start + step}. Take a smaller "
+            "learning rate, or check the weights of the model and the input range."
+        )
+
+    def _seen(
+        self, stop: int, steps: int, losses: Sequence[Mapping[str, np.ndarray]]
+    ) -> AscentState:
+        count = len(self._method.shapes)
+        lasts = self._lasts
+        joined = {name: np.concatenate([each[name] for each in losses]) for name in losses[0]}
+        gradients = zip(*(last[count:] for last in lasts), strict=True)
+        return AscentState(
+            stop,
+            steps,
+            joined,
+            lambda: self._restored([last[:count] for last in lasts]),
+            [np.concatenate([each.numpy() for each in parts]) for parts in gradients],
+        )
+
+    def _restored(self, parameters: Sequence[Tensors]) -> Any:
+        chunks = [self._method._images(each) for each in parameters]
+        images = [
+            np.concatenate([tf.convert_to_tensor(each).numpy() for each in parts])
+            for parts in zip(*chunks, strict=True)
+        ]
+        if self._batch is not None:
+            return self._batch.restored(images)
+        structure = models.input_structure(self._caller.model)
+        return images[0] if structure is None else keras.tree.pack_sequence_as(structure, images)
+
+    def _parameters(self, starts: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+        parameters = []
+        for index, start in enumerate(starts):
+            chart, bounds = self._method._chart(index), self._method._bounds(index)
+            if self._batch is None:
+                seed = int(self._method.seed) + index
+                values = chart.start(start.shape[1:], bounds, seed)[None]
+            else:
+                values = np.asarray(chart.encode(tf.constant(start, tf.float32), bounds))
+            if len(values) not in (1, count):
+                raise ValueError(
+                    f"Expected one seed, or one for each of the {count} images that the score "
+                    f"asks for. Received: {len(values)} seeds. Give as many of both."
+                )
+            parameters.append(np.array(np.broadcast_to(values, (count, *values.shape[1:]))))
+        return parameters
+
+    def _first_state(self, parameters: list[np.ndarray]) -> list[Any]:
+        slots = self._method.optimizer.slots(parameters)
+        lowest = np.full(len(parameters[0]), np.inf, np.float32)
+        return [*parameters, *slots, *parameters, lowest]
+
+    @staticmethod
+    def _starts(method: ActivationMaximization, batch: Batch | None) -> list[np.ndarray]:
+        """The seeds, channels last, or placeholders of their shapes."""
+        if batch is None:
+            shapes = method.shapes
+            if shapes is None or any(size is None for shape in shapes for size in shape):
+                raise ValueError(
+                    "Expected the size of the image, which the model leaves open. Received: "
+                    f"{shapes if shapes else 'no declared input'}. Give `shape=(224, 224, 3)`, or "
+                    "a seed_input."
+                )
+            return [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
+        if any(each.dtype.kind != "f" for each in batch.arrays):
+            raise ValueError(
+                "Expected inputs of floating point numbers, which have a gradient. Received: "
+                f"{[each.dtype.name for each in batch.arrays]}. Start at an embedding instead."
+            )
+        if models.data_format(method.model) == "channels_first":
+            return [np.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in batch.arrays]
+        return list(batch.arrays)

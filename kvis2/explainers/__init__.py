@@ -1,0 +1,60 @@
+"""The explainers: from a score and a batch of inputs to one map per input."""
+
+from kvis2.explainers.attention import AttentionRollout, GradientAttentionRollout
+from kvis2.explainers.cam import (
+    CAM,
+    ClassActivationMap,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    SmoothGradCAMPlusPlus,
+    XGradCAM,
+)
+from kvis2.explainers.eigen_cam import EigenCAM, EigenGradCAM, first_projection
+from kvis2.explainers.explainer import Explainer, probe_of, seed_field
+from kvis2.explainers.extremal_mask import ExtremalMask
+from kvis2.explainers.full_grad import FullGrad
+from kvis2.explainers.guided_grad_cam import GuidedGradCAM
+from kvis2.explainers.integrated_gradients import ExpectedGradients, IntegratedGradients
+from kvis2.explainers.occlusion import RISE, Occlusion
+from kvis2.explainers.placement import feeds
+from kvis2.explainers.saliency import Attribution, InputXGradient, Saliency, gradients_of
+from kvis2.explainers.score_cam import AblationCAM, ScoreCAM
+from kvis2.explainers.smooth_grad import SmoothGrad, SmoothGradSquared, VarGrad
+
+__all__ = [
+    "CAM",
+    "RISE",
+    "AblationCAM",
+    "AttentionRollout",
+    "Attribution",
+    "ClassActivationMap",
+    "EigenCAM",
+    "EigenGradCAM",
+    "ExpectedGradients",
+    "Explainer",
+    "ExtremalMask",
+    "FullGrad",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "GradientAttentionRollout",
+    "GuidedGradCAM",
+    "HiResCAM",
+    "InputXGradient",
+    "IntegratedGradients",
+    "LayerCAM",
+    "Occlusion",
+    "Saliency",
+    "ScoreCAM",
+    "SmoothGrad",
+    "SmoothGradCAMPlusPlus",
+    "SmoothGradSquared",
+    "VarGrad",
+    "XGradCAM",
+    "feeds",
+    "first_projection",
+    "gradients_of",
+    "probe_of",
+    "seed_field",
+]

@@ -1,0 +1,49 @@
+"""Pictures of heatmaps: colours, overlays, panels, grids, strips, PNG and GIF files, figures.
+
+Everything here takes and returns plain arrays; no model is involved. Pictures are uint8 RGB.
+"""
+
+from kvis2.images.colors import Picture, color_table, colorize, displayable, normalize, overlay
+from kvis2.images.drawing import LINE, WHITE, Color, captioned, resize, write
+from kvis2.images.gradients import (
+    color_picture,
+    gray_picture,
+    negative_picture,
+    positive_picture,
+    relevance_picture,
+)
+from kvis2.images.panels import ClassNames, class_name, panel
+from kvis2.images.sequences import at_least_one, columns_of, montage, signal
+from kvis2.images.sheets import grid, save, save_gif, show, strip
+
+__all__ = [
+    "LINE",
+    "WHITE",
+    "ClassNames",
+    "Color",
+    "Picture",
+    "at_least_one",
+    "captioned",
+    "class_name",
+    "color_picture",
+    "color_table",
+    "colorize",
+    "columns_of",
+    "displayable",
+    "gray_picture",
+    "grid",
+    "montage",
+    "negative_picture",
+    "normalize",
+    "overlay",
+    "panel",
+    "positive_picture",
+    "relevance_picture",
+    "resize",
+    "save",
+    "save_gif",
+    "show",
+    "signal",
+    "strip",
+    "write",
+]

@@ -1,0 +1,150 @@
+"""What panels are drawn with: text, boxes, and pictures brought to a size. Pillow alone."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from kvis2.images.colors import Picture, rgb
+
+Color: TypeAlias = tuple[int, int, int]
+
+WHITE: Color = (255, 255, 255)
+BLACK: Color = (0, 0, 0)
+INK: Color = (33, 37, 41)
+GREY: Color = (112, 120, 130)
+TRACK: Color = (237, 240, 243)
+BLUE: Color = (66, 110, 180)
+GREEN: Color = (27, 128, 62)
+RED: Color = (205, 40, 40)
+
+_FONT_SIZE = 13  # pixels
+LINE = 18  # height of a line of text, pixels
+_BASELINE = 13  # of a line of text, pixels from its top
+MARGIN = 4  # pixels
+_PLAIN = frozenset(map(chr, range(32, 127))) | set("…·°±«»©™")
+_BLOCKY = 16  # images of at most so many pixels a side grow as squares: smooth, they are a blur
+
+
+def resize(image: ArrayLike, width: int) -> Picture:
+    """Bring a picture to a width in pixels, its aspect kept: smooth, but squares if very small."""
+    picture = rgb(image)
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    return np.array(scaled(Image.fromarray(picture), (width, height)))
+
+
+def scaled(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize a picture (bicubic) or, in mode "F", a heatmap (bilinear, which never overshoots)."""
+    if picture.size == size:
+        return picture
+    if max(picture.size) <= _BLOCKY and min(size) >= max(picture.size):
+        return picture.resize(size, Image.Resampling.NEAREST)
+    smooth = Image.Resampling.BILINEAR if picture.mode == "F" else Image.Resampling.BICUBIC
+    return picture.resize(size, smooth)
+
+
+def captioned(image: ArrayLike, caption: str) -> Picture:
+    """Put a line of text, centred, on a white band below a picture."""
+    picture = rgb(image)
+    height, width = picture.shape[:2]
+    canvas = Image.new("RGB", (width, height + LINE), WHITE)
+    canvas.paste(Image.fromarray(picture))
+    write(canvas, (width // 2, height), caption, width, align="center")
+    return np.array(canvas)
+
+
+def write(
+    canvas: Image.Image,
+    corner: tuple[int, int],
+    text: str,
+    width: int,
+    fill: Color = INK,
+    align: Literal["left", "center", "right"] = "left",
+) -> int:
+    """Write one line of text, cut to `width`, and return its length in pixels.
+
+    `corner` is the upper end of the line: its left, its middle or its right as `align` says.
+    """
+    mask = _lettering(str(text), width)
+    shift = {"left": 0, "center": mask.width // 2, "right": mask.width}[align]
+    canvas.paste(fill, (corner[0] - shift, corner[1]), mask)
+    return mask.width
+
+
+@lru_cache(maxsize=1024)
+def _lettering(text: str, width: int) -> Image.Image:
+    """Draw a line of text as a mask; most words of a panel come again at the next step."""
+    text = fitting(text, width)
+    font = _font(text)
+    mask = Image.new("L", (max(1, min(width, round(font.getlength(text)))), LINE), 0)
+    ImageDraw.Draw(mask).text((0, _BASELINE), text, fill=255, font=font, anchor="ls")
+    return mask
+
+
+def fitting(text: str, width: int) -> str:
+    """Make `text` one printable line of at most `width` pixels, its end cut with an ellipsis."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    font = _font(text)
+    if font.getlength(text) <= width:
+        return text
+    # The text grows with every character, so the longest start that fits is found by bisection.
+    cut = bisect_right(
+        range(1, len(text)),
+        float(width),
+        key=lambda end: float(font.getlength(text[:end].rstrip() + "…")),
+    )
+    return text[:cut].rstrip() + "…"
+
+
+def _font(text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    # Pillow's own font has little more than ASCII; matplotlib carries one with accents, Greek
+    # and Cyrillic. What neither has is drawn as an empty square.
+    return _plain_font() if set(text) <= _PLAIN else _wide_font()
+
+
+@lru_cache(maxsize=1)
+def _plain_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=_FONT_SIZE)
+
+
+@lru_cache(maxsize=1)
+def _wide_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    import matplotlib  # here, so that importing kvis2 stays fast
+
+    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(font, _FONT_SIZE - 1) if font.exists() else _plain_font()
+
+
+def checked_boxes(box: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
+    """Return boxes as `(boxes, 4)`; refuse those that are not inside the image."""
+    boxes = np.asarray(box, dtype=np.float64)
+    boxes = boxes[np.newaxis] if boxes.ndim == 1 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(
+            f"Expected a box (x0, y0, x1, y1), or several of shape (boxes, 4). "
+            f"Received: shape {np.shape(box)}."
+        )
+    x0, y0, x1, y1 = boxes.T
+    inside = (x0 >= 0) & (x0 < x1) & (x1 <= width) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
+    if not inside.all():
+        raise ValueError(
+            f"Expected boxes with 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}, the "
+            f"image's size. Received: {boxes[~inside][0].tolist()}. Give x0, y0, x1, y1 in pixels."
+        )
+    return boxes
+
+
+def draw_boxes(picture: Image.Image, boxes: NDArray[np.float64]) -> None:
+    """White lines with a black edge on either side: seen on every image and every colormap."""
+    draw = ImageDraw.Draw(picture)
+    for x0, y0, x1, y1 in np.rint(boxes).astype(int).tolist():
+        right, bottom = max(x1 - 1, x0), max(y1 - 1, y0)
+        for inset, color in ((0, BLACK), (1, WHITE), (2, WHITE), (3, BLACK)):
+            if right - inset >= x0 + inset and bottom - inset >= y0 + inset:
+                draw.rectangle((x0 + inset, y0 + inset, right - inset, bottom - inset), None, color)

@@ -1,0 +1,166 @@
+"""Layer-wise relevance propagation: which part of the score came from which pixel."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvis2 import models
+from kvis2.explainers import Attribution, Explainer, feeds, gradients_of
+from kvis2.lrp.composites import (
+    Composite,
+    EpsilonPlusFlat,
+    registered,
+)
+from kvis2.lrp.flow import RelevanceFlow, summed_by_sample
+from kvis2.passes import Probe
+from kvis2.types import LayerReference, Tensors
+
+_STARTS = ("score", "one")
+
+
+class LRP(Attribution):
+    r"""The score, shared out backwards from layer to layer until it reaches the pixels.
+
+    `R_j = sum_k contribution_jk / (sum_j contribution_jk) R_k` at every layer, `map = sum over
+    channels of R`. What a contribution is, the rule of each layer says; with `Epsilon(0)`
+    everywhere, `a_j w_jk`, the map is gradient x input. Relevance is conserved: the map adds up
+    to the score, but for what biases absorb. Maps are signed: evidence for and against.
+
+    The pass runs on the live model, at any depth of nesting; a BatchNormalization beside a
+    convolution or dense layer is folded into it. `Composite` says what happens elsewhere.
+
+    Args:
+        model: Any built Keras model that can be traced into a graph.
+        composite: Which layer gets which rule; `EpsilonPlusFlat()` by default.
+        layer: Stop at the output of this layer instead of the input.
+        start: Where relevance starts, at the output: with the "score", `R_c = z_c`, or with
+            "one", `R_c = 1`. For a score that weighs several outputs each starts with its part.
+        reduce: How the channels become one map; "signed" (sum) keeps the total.
+        keepdims: Keep the channels: relevance in the shape of the input or the layer's output, of
+            dense layers too.
+        **options: As for `kvis2.Explainer`. `model_modifier` is LinearOutput() (start
+            before the softmax) or None.
+
+    Attributes:
+        conservation_error: After a call, for each sample, `|start - end| / |start|`, where `end`
+            is the sum of the relevance over all inputs (or the layer). Biases absorb relevance,
+            as do the epsilon, attention with `attention="softmax"`, and units without a
+            contribution of the sign that a rule looks at; `Flat`, `WSquare` and `ZBox` leave a
+            share on the rim of a ZeroPadding layer; a hidden `layer` does not see what takes
+            another way. `AlphaBeta` can also add relevance.
+        bias_share: After a call, for each sample, the part of the start that did not come out of
+            convolution and dense layers with a bias (folded BatchNormalization included), signed.
+
+    Raises:
+        ValueError: At the first call, before anything is computed, if relevance would come to a
+            layer or operation without a rule. `kvis2.lrp.register(LayerClass, rule)` gives one.
+
+    References:
+        Bach et al. (2015), On Pixel-Wise Explanations for Non-Linear Classifier Decisions by
+        Layer-Wise Relevance Propagation. https://doi.org/10.1371/journal.pone.0130140
+        Montavon et al. (2019), Layer-Wise Relevance Propagation: An Overview.
+        https://doi.org/10.1007/978-3-030-28954-6_10
+        Achtibat et al. (2024), AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for
+        Transformers. https://arxiv.org/abs/2402.05602
+
+    Example:
+        >>> lrp = LRP(model, EpsilonGammaBox(low=-1.0, high=1.0))
+        >>> maps = lrp(243, images)  # -1..1
+        >>> lrp.conservation_error
+    """
+
+    reports = ("conservation_error", "bias_share")
+    conservation_error: np.ndarray
+    bias_share: np.ndarray
+
+    def __init__(
+        self,
+        model: keras.Model,
+        composite: Composite | None = None,
+        layer: LayerReference | None = None,
+        *,
+        start: str = "score",
+        reduce: str = "signed",
+        keepdims: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, layer, reduce=reduce, keepdims=keepdims, **options)
+        if composite is not None and not isinstance(composite, Composite):
+            raise TypeError(
+                f"Expected a composite such as EpsilonPlus(). Received: {composite!r}. "
+                "One rule for all layers is Composite(rule, rule)."
+            )
+        if start not in _STARTS:
+            raise ValueError(
+                f"Expected `start` to be one of {', '.join(map(repr, _STARTS))}. "
+                f"Received: {start!r}. 'score' starts with the score itself."
+            )
+        wrong = [type(each).__name__ for each in self.modifiers if each.gradients()]
+        if wrong:
+            raise ValueError(
+                "Expected modifiers that leave the gradients alone, for LRP has rules of its own. "
+                f"Received: {wrong[0]}. Leave it out."
+            )
+        self.composite = EpsilonPlusFlat() if composite is None else composite
+        self.start = start
+
+    def _detached(self, rows: int) -> Explainer:
+        method = super()._detached(rows)
+        vars(method)["registered"] = registered()  # Another registered rule is another trace.
+        return method
+
+    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """The relevance maps, the conservation error and the share of the biases."""
+        relevances, flow = self._relevances(probe, score, inputs)
+        start = flow.restored(flow.started()) / probe.gradient_scale
+        end = tf.add_n([summed_by_sample(each) for each in relevances if each is not None])
+        error = tf.math.divide_no_nan(tf.abs(start - end), tf.abs(start))
+        return [*self.reduced(relevances, probe, inputs), error, flow.bias_share()]
+
+    def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """The relevance of every value."""
+        return self._relevances(probe, score, inputs)[0]
+
+    def _relevances(
+        self, probe: Probe, score: Any, inputs: Tensors
+    ) -> tuple[list[tf.Tensor | None], RelevanceFlow]:
+        if tf.executing_eagerly():
+            raise ValueError(
+                "Expected a model that can be traced into a graph, for LRP. Received: "
+                f"'{probe.model.name}', which runs eagerly only. Use Saliency or "
+                "IntegratedGradients."
+            )
+        flow = RelevanceFlow(self.composite, inputs, probe.layer, self.start)
+        modifiers, reshape = probe.modifiers, probe.reshape
+        probe.modifiers = (*modifiers, flow)
+        if self.keepdims and reshape is None:
+            first = models.data_format(probe.model, probe.layer) == "channels_first"
+            probe.reshape = functools.partial(_channels_last, first)
+        try:
+            with flow.in_force():
+                relevances = gradients_of(probe, score, inputs)
+        finally:
+            probe.modifiers, probe.reshape = modifiers, reshape
+        return [None if each is None else flow.restored(each) for each in relevances], flow
+
+    def reduced(
+        self, attributions: Sequence[tf.Tensor | None], probe: Probe, inputs: Tensors
+    ) -> list[tf.Tensor | None]:
+        """One map for each; with `keepdims` of any layer, a dense one too."""
+        if probe.layer is None or not self.keepdims:
+            return super().reduced(attributions, probe, inputs)
+        (relevance,) = attributions
+        assert relevance is not None
+        return [relevance if feeds(each, relevance) else None for each in inputs]
+
+
+def _channels_last(first: bool, relevance: tf.Tensor) -> tf.Tensor:
+    """Relevance of a layer of any rank, moved from channels first if it is so."""
+    rank = relevance.shape.rank
+    return tf.transpose(relevance, [0, *range(2, rank), 1]) if first and rank > 2 else relevance

@@ -1,0 +1,208 @@
+"""From what a user hands in to the flat arrays a model takes, and back to the user's structure."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kvis2.models import layers
+
+
+class Batch:
+    """A user's input as flat arrays, with the way back.
+
+    Args:
+        model: The model that the input is for.
+        seed_input: An array, tensor or nested Python list; a list of them for a model with
+            several inputs, or a dict by input name. A missing batch axis is added.
+
+    Attributes:
+        arrays: The flat inputs `(batch, ...)` in the dtype the model takes.
+        packing: The structure in which a model that declares none is called.
+        size: The number of samples.
+
+    Raises:
+        ValueError: If shape, count or values do not fit the model.
+    """
+
+    def __init__(self, model: keras.Model, seed_input: Any) -> None:
+        specs = specifications(model)
+        values, self.packing = _flattened(seed_input, specs)
+        self._seed_input = seed_input
+        expected: Sequence[Any] = [None] * len(values) if specs is None else specs
+        has_tokens = specs is None and _has_embedding(model)
+        self.arrays = [
+            _checked(value, spec, has_tokens) for value, spec in zip(values, expected, strict=True)
+        ]
+        self.size = len(self.arrays[0])
+        if any(len(each) != self.size for each in self.arrays):
+            raise ValueError(
+                "Expected inputs with the same number of samples. "
+                f"Received: {[len(each) for each in self.arrays]} samples. Give as many of each."
+            )
+        self._specs = specs
+
+    def rows(self, start: int, stop: int) -> list[np.ndarray]:
+        """The inputs of the samples from `start` to `stop`."""
+        return [each[start:stop] for each in self.arrays]
+
+    def only(self, sample: int) -> Batch:
+        """This batch with one of its samples alone."""
+        alone = copy.copy(self)
+        alone.arrays, alone.size = self.rows(sample, sample + 1), 1
+        return alone
+
+    def restored(self, values: Sequence[Any]) -> Any:
+        """One value per flat input, in the structure of the user's input."""
+        if isinstance(self._seed_input, Mapping):
+            specs = self._specs
+            names = sorted(self._seed_input) if specs is None else [spec.name for spec in specs]
+            by_name = dict(zip(names, values, strict=True))
+            return {name: by_name[name] for name in self._seed_input}
+        if isinstance(self.packing, list | tuple):
+            return list(values) if isinstance(self.packing, list) else tuple(values)
+        return values[0]
+
+
+def specifications(model: keras.Model) -> list[Any] | None:
+    """Symbolic inputs (shape, dtype, name) of a model that declares them, else of its build."""
+    declared = layers.declared_inputs(model)
+    if declared is not None:
+        return declared
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    if len(shapes) == 1 and isinstance(shapes[0], tuple | list) and _is_shape(shapes[0]):
+        return [_BuiltWith((None, *shapes[0][1:]))]
+    return None
+
+
+class _BuiltWith:
+    """What is known of the input of a subclassed model: the shape it was built with."""
+
+    name = "input"
+    dtype = None
+
+    def __init__(self, shape: tuple[int | None, ...]) -> None:
+        self.built_with = shape
+        # The size of the images seen in building is not a promise; rank and channels are.
+        self.shape = (*[None] * (len(shape) - 1), shape[-1])
+
+
+def _is_shape(value: Sequence[Any]) -> bool:
+    return len(value) > 0 and all(size is None or isinstance(size, int) for size in value)
+
+
+def open_axes(model: keras.Model, batch: Batch) -> list[tuple[int, ...]]:
+    """For each flat input the axes whose length may change without a new trace."""
+    declared = layers.declared_inputs(model)
+    if declared is None:
+        return [(0,) for _ in batch.arrays]
+    return [
+        (0, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
+        for spec in declared
+    ]
+
+
+def _has_embedding(model: keras.Model) -> bool:
+    return any(isinstance(layer, keras.layers.Embedding) for _, layer in layers.walk(model))
+
+
+def _flattened(seed_input: Any, specs: list[Any] | None) -> tuple[list[Any], Any]:
+    """The flat values and the structure of placeholders they came in."""
+    if isinstance(seed_input, Mapping):
+        return _by_name(seed_input, specs)
+    if not isinstance(seed_input, list | tuple):
+        return _as_many([seed_input], specs), 0
+    if specs is not None and len(specs) == 1:
+        rank = len(specs[0].shape)
+        if len(seed_input) == 1 and np.ndim(seed_input[0]) == rank:
+            return [seed_input[0]], _like(seed_input, 1)
+        return [seed_input], 0
+    if specs is None and not all(hasattr(each, "shape") for each in seed_input):
+        return [seed_input], 0
+    return _as_many(list(seed_input), specs), _like(seed_input, len(seed_input))
+
+
+def _like(seed_input: Sequence[Any], count: int) -> Any:
+    return [0] * count if isinstance(seed_input, list) else (0,) * count
+
+
+def _as_many(values: list[Any], specs: list[Any] | None) -> list[Any]:
+    if specs is not None and len(values) != len(specs):
+        names = [spec.name for spec in specs]
+        raise ValueError(
+            f"Expected {len(specs)} inputs, {names}. Received: {len(values)}. "
+            "Give a list in this order, or a dict by name."
+        )
+    return values
+
+
+def _by_name(seed_input: Mapping[str, Any], specs: list[Any] | None) -> tuple[list[Any], Any]:
+    names = sorted(seed_input) if specs is None else [spec.name for spec in specs]
+    if set(names) != set(seed_input):
+        raise ValueError(
+            f"Expected inputs named {sorted(names)}. Received: {sorted(seed_input)}. "
+            "Use the names of the model's inputs."
+        )
+    return [seed_input[name] for name in names], dict.fromkeys(sorted(seed_input), 0)
+
+
+def _checked(value: Any, spec: Any, has_tokens: bool) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # A ragged list.
+        array = np.empty(0, object)
+    if array.dtype.kind not in "buif" and array.dtype.name != "bfloat16":
+        raise ValueError(
+            "Expected an array of numbers, or images of one size. "
+            f"Received: {type(value).__name__} of dtype {array.dtype}. The score comes first and "
+            "the input second: `explainer(score, images)`; resize images to one size."
+        )
+    if array.ndim == 0:
+        raise ValueError(
+            f"Expected an input array. Received: the number {value!r}. "
+            "The score comes first and the input second: `explainer(score, images)`."
+        )
+    if spec is not None:
+        array = _with_axes(array, tuple(spec.shape), spec.name)
+    if array.shape[0] == 0:
+        raise ValueError(
+            f"Expected at least one sample. Received: an empty batch of shape {array.shape}. "
+            "Check what was selected."
+        )
+    array = array.astype(_dtype(array, spec, has_tokens), copy=False)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise ValueError(
+            f"Expected finite numbers. Received: an input with {count} NaN or infinite values. "
+            "Clean the input first."
+        )
+    return array
+
+
+def _dtype(array: np.ndarray, spec: Any, has_tokens: bool) -> str:
+    declared = None if spec is None else spec.dtype
+    if declared is not None:
+        # A model that declares half precision still gets float32: its layers cast themselves.
+        return "float32" if declared in ("float16", "bfloat16") else declared
+    if array.dtype.kind in "iu" and array.dtype != np.uint8 and has_tokens:
+        return "int32"
+    return "float32"
+
+
+def _with_axes(array: np.ndarray, shape: tuple[int | None, ...], name: str) -> np.ndarray:
+    """`array` with a missing batch axis, or a missing channel axis of grey images, added."""
+    for candidate in (array, array[None], array[..., None]):
+        if candidate.ndim == len(shape) and all(
+            wanted in (None, size)
+            for wanted, size in zip(shape[1:], candidate.shape[1:], strict=True)
+        ):
+            return candidate
+    wanted = ", ".join("any" if size is None else str(size) for size in shape[1:])
+    raise ValueError(
+        f"Expected the input '{name}' to have shape (batch, {wanted}). Received: {array.shape}. "
+        "Resize or convert the images to what the model takes."
+    )

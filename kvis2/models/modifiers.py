@@ -1,0 +1,300 @@
+"""What is changed about a model for one pass only: the final activation, the gradient of ReLU.
+
+Nothing here touches the model. A modifier may replace attributes of layers while the pass is
+traced (`overrides`), the gradient of TensorFlow operations (`gradients`), or the tensor that is
+taken for the model's output (`output`). Because `output` and `gradients` work on the traced
+graph, it does not matter how a softmax or a ReLU was written: fused into a layer, as a layer of
+its own, as a raw operation, deep inside a nested model, or inside a custom layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvis2.models.activations import RELABELLING, activation, called, counted, final_activation
+from kvis2.types import Override
+
+
+@dataclass(frozen=True)
+class Modifier:
+    """Base of all modifiers: changes nothing. Subclasses override what they need.
+
+    A modifier is a frozen dataclass: equal modifiers share one compiled pass.
+    """
+
+    def overrides(self, model: keras.Model) -> Sequence[Override]:
+        """Attributes of layers to replace while the pass is traced."""
+        return ()
+
+    def gradients(self) -> Mapping[str, str]:
+        """Name of the registered gradient for each type of TensorFlow operation to change."""
+        return {}
+
+    def output(self, output: tf.Tensor) -> tf.Tensor:
+        """The tensor to explain in the place of the model's `output`."""
+        return output
+
+    def check(self, operations: Sequence[tf.Operation]) -> None:
+        """Raise or warn about what the traced forward pass (its `operations`) shows."""
+
+
+@dataclass(frozen=True)
+class LinearOutput(Modifier):
+    """Explain the scores before the final softmax or sigmoid.
+
+    For an output `p = softmax(z)` or `p = sigmoid(z)` the explained output is `z`. Gradients of
+    `p` vanish where the model is sure, gradients of `z` do not, and the papers define their
+    scores on `z`. An output without a final softmax or sigmoid is left as it is.
+
+    Example:
+        >>> GradCAM(model, model_modifier=LinearOutput())(243, images)
+    """
+
+    def output(self, output: tf.Tensor) -> tf.Tensor:
+        """The argument of the final softmax or sigmoid of `output`."""
+        name, argument = final_activation(output)
+        if name is None and tf.is_symbolic_tensor(output):
+            _warn_of_buried_softmax(output.op)
+        return argument
+
+
+_ELEMENTWISE = {"Mul", "AddV2", "Sub", "RealDiv", "ConcatV2", "Pow", "Log", "Maximum", "Minimum"}
+
+
+def _warn_of_buried_softmax(operation: tf.Operation) -> None:
+    """Say so if `operation` computes with a softmax elementwise: its logits are not found."""
+    passed: list[str] = []
+    pending = [operation]
+    for _ in range(32):
+        if not pending:
+            return
+        each = pending.pop()
+        if "Softmax" in called(each):
+            passed.append("the end of a tf.function")
+        if passed and (each.type == "Softmax" or passed[-1] == "the end of a tf.function"):
+            warnings.warn(
+                "Expected the softmax to be the last step of the model, so that the score before "
+                f"it can be explained. Received: a softmax followed by {', '.join(passed)}. The "
+                "output is explained as it is; pass `model_modifier=None` if that is what you "
+                "mean.",
+                stacklevel=2,
+            )
+            return
+        if each.type in _ELEMENTWISE or each.type in RELABELLING:
+            passed.append(each.type)
+            pending.extend(tensor.op for tensor in each.inputs)
+
+
+_RELU_GRADIENTS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
+    "Relu": lambda op, up: tf.raw_ops.ReluGrad(gradients=up, features=op.outputs[0]),
+    "Relu6": lambda op, up: tf.raw_ops.Relu6Grad(gradients=up, features=op.outputs[0]),
+    "LeakyRelu": lambda op, up: tf.raw_ops.LeakyReluGrad(
+        gradients=up, features=op.inputs[0], alpha=op.get_attr("alpha")
+    ),
+}
+_OPERATION_NAMES = {"relu": "Relu", "relu6": "Relu6", "leaky_relu": "LeakyRelu"}
+
+
+def _guided(operation: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
+    plain = _RELU_GRADIENTS[operation.type]
+    if activation(operation) == "hard_sigmoid":
+        return plain(operation, upstream)
+    return plain(operation, tf.nn.relu(upstream))
+
+
+def _deconv(operation: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
+    if activation(operation) == "hard_sigmoid":
+        return _RELU_GRADIENTS[operation.type](operation, upstream)
+    return tf.nn.relu(upstream)
+
+
+def _register(name: str, gradient: Callable[..., tf.Tensor]) -> str:
+    # A reloaded module finds its name taken: TensorFlow's registry outlives it.
+    with contextlib.suppress(KeyError):
+        tf.RegisterGradient(name)(gradient)
+    return name
+
+
+_GUIDED = _register("Kvis2GuidedReLU", _guided)
+_DECONV = _register("Kvis2DeconvReLU", _deconv)
+
+
+@dataclass(frozen=True)
+class _ReLUGradient(Modifier):
+    """Gives every ReLU in the pass another gradient; forward values stay what they are."""
+
+    activations: tuple[str, ...] = ("relu", "relu6")
+
+    def __post_init__(self) -> None:
+        unknown = set(self.activations) - set(_OPERATION_NAMES)
+        if unknown or not self.activations:
+            raise ValueError(
+                f"Expected `activations` to be some of {', '.join(map(repr, _OPERATION_NAMES))}. "
+                f"Received: {self.activations!r}. Name the activations whose gradient to change."
+            )
+        object.__setattr__(self, "activations", tuple(self.activations))
+
+    def check(self, operations: Sequence[tf.Operation]) -> None:
+        """Raise if the pass holds no such ReLU; warn if it holds other activations as well."""
+        found = counted(operations)
+        replaced = {each: found.pop(each, 0) for each in self.activations}
+        name, kinds = type(self).__name__, " or ".join(self.activations)
+        if not any(replaced.values()):
+            raise ValueError(
+                f"Expected a model with at least one {kinds} for {name}. Received: a model with "
+                f"{_listed(found) or 'no activation at all'}. {name} would change nothing; use "
+                "Saliency or IntegratedGradients, or name other `activations`."
+            )
+        if found:
+            warnings.warn(
+                f"{name} replaced the gradient of {_listed(replaced)} and left {_listed(found)} "
+                "as they are.",
+                stacklevel=2,
+            )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+@dataclass(frozen=True)
+class GuidedReLU(_ReLUGradient):
+    """Guided backpropagation: `grad = [y > 0] * max(upstream, 0)` at every ReLU.
+
+    Negative evidence is cut off at each ReLU on the way back. Forward values do not change.
+    Guided backpropagation draws the edges that a network sees rather than the reason for its
+    answer: it hardly depends on the weights of the upper layers (Adebayo et al. 2018).
+
+    Args:
+        activations: Which activations to change: "relu", "relu6", "leaky_relu". However they
+            are written, as layers or as operations inside custom layers, they are found.
+
+    Raises:
+        ValueError: At the first explanation, if the model has none of these activations.
+
+    References:
+        Springenberg et al. (2015), Striving for Simplicity: The All Convolutional Net.
+        Adebayo et al. (2018), Sanity Checks for Saliency Maps.
+
+    Example:
+        >>> Saliency(model, model_modifier=[LinearOutput(), GuidedReLU()])(243, images)
+    """
+
+    def gradients(self) -> Mapping[str, str]:
+        """The guided gradient for every kind of ReLU asked for."""
+        return {_OPERATION_NAMES[each]: _GUIDED for each in self.activations}
+
+
+@dataclass(frozen=True)
+class DeconvReLU(_ReLUGradient):
+    """Deconvolution: `grad = max(upstream, 0)` at every ReLU, whatever the forward value was.
+
+    Args:
+        activations: Which activations to change: "relu", "relu6", "leaky_relu".
+
+    Raises:
+        ValueError: At the first explanation, if the model has none of these activations.
+
+    References:
+        Zeiler and Fergus (2014), Visualizing and Understanding Convolutional Networks.
+
+    Example:
+        >>> Saliency(model, model_modifier=[LinearOutput(), DeconvReLU()])(243, images)
+    """
+
+    def gradients(self) -> Mapping[str, str]:
+        """The deconvolution gradient for every kind of ReLU asked for."""
+        return {_OPERATION_NAMES[each]: _DECONV for each in self.activations}
+
+
+def as_modifiers(model_modifier: Any) -> tuple[list[Modifier], list[Callable[..., Any]]]:
+    """Sort what a user gave into modifiers of a pass and plain functions `model -> model or None`.
+
+    Modifiers of tf-keras-vis are taken for the modifier of kvis2 that does the same, without
+    a clone; its other modifiers and plain functions are returned second.
+
+    Raises:
+        TypeError: If something is neither a modifier nor callable.
+    """
+    if model_modifier is None:
+        return [], []
+    given = list(model_modifier) if isinstance(model_modifier, list | tuple) else [model_modifier]
+    modifiers: list[Modifier] = []
+    functions: list[Callable[..., Any]] = []
+    for each in given:
+        each = _from_tf_keras_vis(each)
+        if isinstance(each, type):
+            raise TypeError(
+                f"Expected a modifier. Received: the class {each.__name__}. "
+                f"Make an instance of it: `{each.__name__}()`."
+            )
+        if isinstance(each, Modifier):
+            modifiers.append(each)
+        elif callable(each):
+            functions.append(each)
+        else:
+            raise TypeError(
+                "Expected a modifier such as LinearOutput(), or a function `model -> model`. "
+                f"Received: {each!r}. Give one, a list of them, or None."
+            )
+    return modifiers, functions
+
+
+def _from_tf_keras_vis(modifier: Any) -> Any:
+    """The kvis2 modifier that does what one of tf-keras-vis does, by its class name."""
+    kind = type(modifier)
+    if not kind.__module__.startswith("tf_keras_vis"):
+        return modifier
+    if kind.__name__ == "ReplaceToLinear":
+        return LinearOutput()
+    if kind.__name__ == "GuidedBackpropagation" and modifier.target_activations == [
+        keras.activations.relu
+    ]:
+        return GuidedReLU(("relu",))
+    return modifier
+
+
+def modified(
+    model: keras.Model, functions: Sequence[Callable[..., Any]], clone: bool
+) -> tuple[keras.Model, list[tuple[keras.Variable, keras.Variable]]]:
+    """The model that plain modifier functions make of a clone of `model`, or of itself.
+
+    Returned with the pairs (weight of the clone, weight of `model`) of all weights that the
+    functions left alone: these follow the model as it trains.
+    """
+    if not functions:
+        return model, []
+    start = changed = _cloned(model) if clone else model
+    for function in functions:
+        result = function(changed)
+        if result is not None and not isinstance(result, keras.Model):
+            raise TypeError(
+                f"Expected a model modifier to return a model or None. Received: {result!r}. "
+                "Change the model in place and return None, or return another model."
+            )
+        changed = result or changed
+    if not clone:
+        return changed, []
+    pairs = zip(start.weights, model.weights, strict=True)
+    return changed, [(a, b) for a, b in pairs if np.array_equal(a.numpy(), b.numpy())]
+
+
+def _cloned(model: keras.Model) -> keras.Model:
+    try:
+        copied = keras.models.clone_model(model)
+        copied.set_weights(model.get_weights())
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise ValueError(
+            "Expected a model that Keras can clone, to apply a modifier function to the clone. "
+            f"Received: '{model.name}' ({str(error).splitlines()[0]}). Use a modifier of kvis2, "
+            "which needs no clone, or `clone=False`, which changes the model itself."
+        ) from error
+    return copied

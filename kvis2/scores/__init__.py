@@ -1,0 +1,39 @@
+"""What is explained: from the outputs of a model to one number per sample."""
+
+from kvis2.scores.outputs import (
+    BinaryScore,
+    CategoricalScore,
+    ContrastScore,
+    FunctionScore,
+    InactiveScore,
+    LayerScore,
+    PredictedScore,
+    RegressionScore,
+    Score,
+    SegmentationScore,
+)
+from kvis2.scores.parsing import ScoreLike, as_objectives, as_scores, by_output, flat, rows, take
+from kvis2.scores.units import DirectionScore, FeatureScore, UnitsScore
+
+__all__ = [
+    "BinaryScore",
+    "CategoricalScore",
+    "ContrastScore",
+    "DirectionScore",
+    "FeatureScore",
+    "FunctionScore",
+    "InactiveScore",
+    "LayerScore",
+    "PredictedScore",
+    "RegressionScore",
+    "Score",
+    "ScoreLike",
+    "SegmentationScore",
+    "UnitsScore",
+    "as_objectives",
+    "as_scores",
+    "by_output",
+    "flat",
+    "rows",
+    "take",
+]
