@@ -13,9 +13,10 @@ test:  ## Run the fast tests
 test-all:  ## Run all tests: also the slow ones, the parity with tf-keras-vis, the browser
 	pytest -m ""
 
-lint:  ## Check style, formatting and types
+lint:  ## Check style, formatting, the direction of imports, and types
 	ruff check .
 	ruff format --check .
+	lint-imports
 	mypy kvis2 callbacks
 
 format:  ## Format the code
