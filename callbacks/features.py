@@ -24,7 +24,6 @@ from kvis2.images import (
     displayable,
 )
 from kvis2.inspection import activations, kernels, planes
-from kvis2.lrp import CONVOLUTIONS
 from kvis2.types import LayerReference
 
 _ASCENT = {"steps": 32, "seed": 0}
@@ -320,7 +319,9 @@ def _layers(
         found = [models.find_layer(model, reference) for reference in references]
         return {models.layer_path(model, layer): layer for layer in found}
     convolutions = [
-        (path, layer) for path, layer in models.walk(model) if isinstance(layer, CONVOLUTIONS)
+        (path, layer)
+        for path, layer in models.walk(model)
+        if isinstance(layer, models.CONVOLUTIONS)
     ]
     if not convolutions:
         raise ValueError(

@@ -2,20 +2,78 @@
 
 The NumPy attributes of a score or an explainer are its *fields*: they are fed to a compiled pass
 as tensors, so their values may change from call to call. So are arrays inside its lists, and the
-fields of an explainer inside an explainer; their names are paths ("explainer.baselines.0"). Every
-other attribute is part of the trace, and two objects that agree in these share a compiled pass.
+fields of a `Traced` object inside it; their names are paths ("explainer.baselines.0"). Every
+other attribute is part of the trace, and two objects that agree in these share a compiled pass;
+but for those that a class declares `untraced`, which no pass sees.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 T = TypeVar("T")
+
+
+class Traced:
+    """Base of what shares a compiled pass with its equals, also as an attribute of another."""
+
+    untraced: ClassVar[frozenset[str]] = frozenset()
+    """Names of attributes that no pass depends on."""
+
+
+class Seed(Traced):
+    """The seed of a method: a field of its pass, so that another seed is not another trace.
+
+    Args:
+        value: From 0 to 2**31 - 1: the same seed gives the same bytes on a CPU; None draws another
+            at every call, from no global generator.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+
+    def __init__(self, value: int | None) -> None:
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if value is not None and not (whole and 0 <= value < 2**31):
+            raise ValueError(
+                f"Expected `seed` from 0 to {2**31 - 1}, or None. Received: {value!r}. "
+                "The same seed gives the same noise."
+            )
+        self.value = value
+
+    def drawn(self) -> np.ndarray:
+        """The seed of one call, an int32."""
+        if self.value is None:
+            return np.random.default_rng().integers(2**31 - 1, size=(), dtype=np.int32)
+        return np.asarray(self.value, np.int32)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def detached(owner: T) -> T:
+    """A copy of `owner` for one call, without what no pass sees, and with its seeds drawn."""
+    copied = copy.copy(owner)
+    for name, value in _seen(owner).items():
+        if isinstance(value, Seed):
+            vars(copied)[name] = value.drawn()
+        elif isinstance(value, Traced) and type(value).untraced:
+            vars(copied)[name] = detached(value)
+    for name in type(owner).untraced:  # type: ignore[attr-defined]
+        vars(copied).pop(name, None)
+    return copied
+
+
+def _seen(owner: Any) -> dict[str, Any]:
+    """The attributes of `owner` that a pass may depend on."""
+    untraced = getattr(type(owner), "untraced", ())
+    return {name: value for name, value in vars(owner).items() if name not in untraced}
+
 
 # What most attributes are: neither fields nor owners of any, which is seen soonest by the type.
 _PLAIN = frozenset((bool, int, float, str, type(None)))
@@ -23,7 +81,7 @@ _PLAIN = frozenset((bool, int, float, str, type(None)))
 
 def fields(owner: Any) -> dict[str, Any]:
     """The fields of `owner` by path, in a fixed order: arrays, or tensors once bound."""
-    values = sorted(vars(owner).items())
+    values = sorted(_seen(owner).items())
     return dict(
         leaf for name, value in values if type(value) not in _PLAIN for leaf in _leaves(name, value)
     )
@@ -76,11 +134,11 @@ def _is_field(value: Any) -> bool:
 
 
 def _has_fields(value: Any) -> bool:
-    return hasattr(value, "__dict__") and getattr(type(value), "traced_by_value", False)
+    return isinstance(value, Traced)
 
 
 def _signature(owner: Any, form: Callable[[Any], Hashable]) -> Hashable:
-    values = sorted(vars(owner).items())
+    values = sorted(_seen(owner).items())
     return (type(owner), *((name, _hashable(value, form)) for name, value in values))
 
 

@@ -26,7 +26,7 @@ EXPLAINERS = {
     "FullGrad": kvis2.FullGrad,
     "Saliency": kvis2.Saliency,
     "GuidedGradCAM": kvis2.GuidedGradCAM,
-    "SmoothGrad": functools.partial(kvis2.Saliency, smooth_samples=3),
+    "SmoothGrad": over_noise(kvis2.SmoothGrad),
     "SmoothGradSquared": over_noise(kvis2.SmoothGradSquared),
     "VarGrad": over_noise(kvis2.VarGrad),
     "InputXGradient": kvis2.InputXGradient,
@@ -47,7 +47,7 @@ OF_TRANSFORMERS = {"AttentionRollout", "GradientAttentionRollout"}
 def public_explainers():
     """The names of all that explain an input: not the bases, nor what draws pictures of its own."""
     public = {name: getattr(kvis2, name) for name in kvis2.__all__}
-    others = {"Explainer", "ClassActivationMap", "ActivationMaximization", "DeepDream"}
+    others = {"Explainer", "ClassActivationMap"}
     return {
         name
         for name, each in public.items()

@@ -357,5 +357,5 @@ def test_a_filter_that_the_layer_does_not_have(case):
 
 
 def test_a_layer_without_a_fused_activation(case):
-    with pytest.raises(ValueError, match="fused activation"):
+    with pytest.raises(ValueError, match="a layer with an activation"):
         LayerCAM(case.model, layer=4, pre_activation=True)(0, case.images)

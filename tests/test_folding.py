@@ -117,7 +117,7 @@ def test_input_gradients_opt_in():
     inputs = np.random.default_rng(2).normal(size=(3, 12, 12, 3)).astype("float32")
     exact = Saliency(model)(1, inputs)
     folded = Saliency(model, fold_batch_norm=True)(1, inputs)
-    assert FoldBatchNorm() not in Saliency(model).modifiers
+    assert FoldBatchNorm() not in Saliency(model).settings.modifiers
     assert np.corrcoef(exact.ravel(), folded.ravel())[0, 1] > 0.999
 
 

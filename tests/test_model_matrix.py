@@ -162,7 +162,7 @@ def check_shapes(example, explainer, maps):
         assert each is None or (each.dtype == np.float32 and len(each) == 3)
         blank = each is not None and np.abs(each).reshape(3, -1).max(axis=1).min() == 0
         assert example.may_be_blank or not blank
-    if explainer.watches_layer and example.layer and "layer" not in example.options:
+    if explainer.default_layer is not None and example.layer and "layer" not in example.options:
         assert layers.layer_path(example.model, explainer.layer) == example.layer
 
 

@@ -105,7 +105,7 @@ def test_occlusion_by_a_blurred_copy_leaves_a_constant_image_alone():
 
 def masks_of(explainer, size):
     """The masks that an explainer uses, as NumPy arrays."""
-    method = explainer._detached(1)
+    method = explainer.for_pass(1)
     return method.masks(tf.range(explainer.samples), list(size)).numpy().astype(np.float64)
 
 

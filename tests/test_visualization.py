@@ -310,11 +310,9 @@ def test_callbacks_end_when_a_step_fails(tmp_path):
 
 def value_of(loss, tensor, x):
     model, scores, _ = LossModel.of(tensor, [(loss, 1)])
-    evaluation = Evaluation(
-        model, norm_grads=False, norm_per_sample=True, model_modifier=None, batch_size=len(x)
-    )
-    evaluation(scores, x)
-    return float(evaluation.losses[0]), evaluation.gradient
+    evaluation = Evaluation(model, norm_grads=False, norm_per_sample=True, model_modifier=None)
+    losses, _, gradient = evaluation.measured(scores, x)
+    return float(losses[0]), gradient
 
 
 @pytest.mark.parametrize(

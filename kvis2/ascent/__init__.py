@@ -10,7 +10,8 @@ from kvis2.ascent.callbacks import (
 )
 from kvis2.ascent.dreaming import DeepDream
 from kvis2.ascent.inversion import FeatureInversion
-from kvis2.ascent.maximization import ActivationMaximization, automatic_transforms
+from kvis2.ascent.loop import automatic_transforms
+from kvis2.ascent.maximization import ActivationMaximization
 from kvis2.ascent.optimizers import KerasOptimizer, KerasVisRMSProp
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,11 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.explainers import Explainer, probe_of, seed_field
-from kvis2.models import Batch, before_activation
-from kvis2.passes import Compiled, Probe, compiled, resize
+from kvis2.models import Batch
+from kvis2.passes import Method, Probe, resize
 from kvis2.scores import as_objectives
-from kvis2.traced import batch_signature, signature
+from kvis2.traced import Seed
 from kvis2.types import LayerReference, Tensors
 
 
@@ -25,7 +23,7 @@ def everything(output: tf.Tensor) -> tf.Tensor:
     return 0.5 * tf.reduce_mean(tf.square(output), list(range(1, output.shape.rank)))
 
 
-class DeepDream(Explainer):
+class DeepDream(Method):
     r"""Gradient ascent on a photograph, octave by octave.
 
     `x <- clip(x + step_size (high - low) g / mean |g|)`, `g = d score / d x`. The photograph is
@@ -63,6 +61,8 @@ class DeepDream(Explainer):
         >>> dream = DeepDream(model, "block5_conv4")(94, photograph)  # one filter
     """
 
+    untraced = Method.untraced | {"steps", "octaves", "octave_scale"}
+
     def __init__(
         self,
         model: keras.Model,
@@ -83,7 +83,7 @@ class DeepDream(Explainer):
         **options: Any,
     ) -> None:
         options.setdefault("model_modifier", None)
-        super().__init__(model, layer, normalize=False, **options)
+        super().__init__(model, layer, pre_activation=pre_activation, **options)
         if octaves < 1 or steps < 1 or octave_scale <= 1:
             raise ValueError(
                 "Expected at least one octave and one step, and an octave scale above 1. "
@@ -100,9 +100,7 @@ class DeepDream(Explainer):
         self.clip = clip
         self.low = np.asarray(input_range[0], np.float32)
         self.high = np.asarray(input_range[1], np.float32)
-        self.early = pre_activation
-        self.seed = seed
-        seed_field(seed)
+        self.seed = Seed(seed)
 
     def __call__(
         self, score: Any, seed_input: Any, *, snapshots: list[np.ndarray] | None = None
@@ -119,8 +117,7 @@ class DeepDream(Explainer):
         Returns:
             float32 images of the same shape, in the input range.
         """
-        for copied, live in self._followed:
-            copied.assign(live)
+        self._follow()
         originals = np.asarray(seed_input, np.float32)
         single = originals.ndim == 3
         originals = originals[None] if single else originals
@@ -169,26 +166,14 @@ class DeepDream(Explainer):
 
     def _dreamt(self, score: Any, image: np.ndarray, tile: tuple[int, ...]) -> np.ndarray:
         """One image after all steps of one octave."""
-        method: Any = self._detached(1)
-        for name in ("steps", "octaves", "octave_scale"):
-            vars(method).pop(name)
+        method = self.for_pass(1)
         method.tile = tile
-        inputs = [image, np.int32(self.steps)]
-        axes = [(1, 2), ()]
-        batch = Batch(self.model, np.zeros((1, *method.tile, image.shape[-1]), np.float32))
-        key = (signature(method), batch_signature(score), image.shape[-1], "dream")
+        inputs = [image, np.asarray(self.steps, np.int32)]
+        whole = np.zeros((1, *tile, image.shape[-1]), np.float32)
+        run = self.compiled(method, score, inputs, [(1, 2), ()], Batch(self.model, whole).packing)
+        return self.run(run, method, score, inputs)[0].numpy()
 
-        def make() -> Compiled:
-            self._traces += 1
-            probe = functools.partial(probe_of, weakref.ref(self.model), method, batch.packing)
-            return Compiled(method, probe, score, inputs, axes)
-
-        run = compiled(self.model, key, make)
-        self._used_layer = run.layer
-        run.validate(score)
-        return run(method, score, inputs)[0].numpy()
-
-    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+    def compute(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor]:
         """All steps of one octave, in a loop on the device."""
         image, steps = inputs
         gradient = functools.partial(self._gradient, probe, score)
@@ -252,10 +237,7 @@ class DeepDream(Explainer):
 
     def _tile_gradient(self, probe: Probe, score: Any, part: tf.Tensor) -> tf.Tensor:
         def excitement(sources: Tensors) -> tuple[tf.Tensor, Any]:
-            seen = before_activation if self.early else tf.identity
-            features = probe.features(sources, seen)
-            probe.output_shapes = [features.shape]
-            return tf.reduce_sum(tf.cast(score(features), tf.float32)), None
+            return tf.reduce_sum(probe.layer_scores(score, sources, tf.identity)), None
 
         gradient = probe.gradients(excitement, [part])[1][0]
         if gradient is None:

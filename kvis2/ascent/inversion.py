@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kvis2 import models
 from kvis2.ascent.callbacks import AscentCallback
 from kvis2.ascent.maximization import ActivationMaximization
 from kvis2.inspection import activations
@@ -30,6 +31,8 @@ class FeatureInversion:
         regularizers: Penalties; none by default, for Fourier coordinates are smooth enough.
         transforms: As for `ActivationMaximization`; none by default, for places matter.
         score_weight: What the relative squared error is multiplied by.
+        pre_activation: Whether what enters the layer's activation is compared; None, the default,
+            where it has one.
         **options: As for `ActivationMaximization`.
 
     References:
@@ -51,9 +54,12 @@ class FeatureInversion:
         regularizers: Sequence[Regularizer] = (),
         transforms: Any = None,
         score_weight: float = 1.0,
+        pre_activation: bool | None = None,
         **options: Any,
     ) -> None:
-        self._pre_activation = options.pop("pre_activation", True)
+        if pre_activation is None:
+            pre_activation = models.activation_of(models.find_layer(model, layer)) is not None
+        self._pre_activation = pre_activation
         self._ascent = ActivationMaximization(
             model,
             layer,
@@ -103,6 +109,6 @@ class FeatureInversion:
             ascent.layer,
             images,
             pre_activation=self._pre_activation,
-            call_index=ascent.call_index,
-            batch_size=ascent.batch_size,
+            call_index=ascent.settings.call_index,
+            batch_size=ascent.settings.batch_size,
         )

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from kvis2 import models, scores
+from kvis2 import models
 from kvis2.ascent.callbacks import AscentCallback
+from kvis2.ascent.loop import AUTOMATIC, AscentLoop
 from kvis2.ascent.optimizers import as_optimizer
 from kvis2.ascent.run import Ascent
-from kvis2.explainers import Explainer, probe_of, seed_field
-from kvis2.models import Batch, LinearOutput, before_activation, responses
-from kvis2.parametrizations import Fourier, Parametrization, Pixels
-from kvis2.passes import Compiled, Probe, compiled
-from kvis2.regularizers import Bounds, Constraint, GradientModifier, Regularizer
-from kvis2.scores import UnitsScore, as_objectives
-from kvis2.traced import batch_signature, signature
-from kvis2.transforms import Jitter, Rotate, Scale, as_transforms, transformed
-from kvis2.types import LayerReference, Tensors
-
-AUTOMATIC: Any = "auto"
+from kvis2.models import Batch, LinearOutput
+from kvis2.parametrizations import Parametrization
+from kvis2.regularizers import Constraint, GradientModifier, Regularizer
+from kvis2.scores import CategoricalScore, UnitsScore, as_objectives
+from kvis2.traced import Seed
+from kvis2.transforms import as_transforms
+from kvis2.types import LayerReference
 
 
-class ActivationMaximization(Explainer):
+class ActivationMaximization(AscentLoop):
     r"""The image that a unit wants to see, found by gradient ascent.
 
     Minimises `loss = -score(layer(transform(x))) + sum_r weight_r penalty_r(x)` over the
@@ -83,6 +77,8 @@ class ActivationMaximization(Explainer):
         (64, 224, 224, 3)
     """
 
+    untraced = AscentLoop.untraced | {"steps", "pre_activation"}
+
     def __init__(
         self,
         model: keras.Model,
@@ -113,6 +109,7 @@ class ActivationMaximization(Explainer):
             ),
             clone=clone,
             call_index=call_index,
+            pre_activation=bool(pre_activation) and layer is not None,
             batch_size=batch_size,
             jit_compile=jit_compile,
         )
@@ -135,9 +132,8 @@ class ActivationMaximization(Explainer):
         self.transforms = transforms
         if transforms != AUTOMATIC:
             self.transforms = as_transforms(transforms)
-        self.before_activation = pre_activation
-        self.seed = seed
-        seed_field(seed)
+        self.pre_activation = pre_activation
+        self.seed = Seed(seed)
 
     def __call__(
         self, score: Any, seed_input: Any = None, *, callbacks: Sequence[AscentCallback] = ()
@@ -161,193 +157,20 @@ class ActivationMaximization(Explainer):
             ValueError: If the score or the seed do not fit the model, if the score does not
                 depend on the input, or if the loss is not finite.
         """
-        for copied, live in self._followed:
-            copied.assign(live)
+        self._follow()
         batch = None if seed_input is None else Batch(self.model, seed_input)
-        outputs = models.output_count(self.model) if self._reference is None else 1
+        outputs = models.output_count(self.model) if self.settings.reference is None else 1
         score, count = as_objectives(score, batch.size if batch else None, outputs)
-        return Ascent(self, score, batch, count).run(callbacks)
+        return Ascent(self, self._seeing(score), self.steps, score, batch, count).run(callbacks)
 
-    def _stretch(self, method: Explainer, score: Any, packing: Any, inputs: list[Any]) -> Compiled:
-        """The compiled loop for such a score and such a state."""
-        shapes = tuple((tf.as_dtype(each.dtype).name, tuple(each.shape)) for each in inputs)
-        parts = scores.flat(score)
-        form = repr(keras.tree.map_structure(lambda part: 0, score))
-        key = (signature(method), form, tuple(map(batch_signature, parts)), shapes)
-
-        def make() -> Compiled:
-            self._traces += 1
-            probe = functools.partial(probe_of, weakref.ref(self.model), method, packing)
-            return Compiled(method, probe, score, inputs, [()] * len(inputs), self.jit_compile)
-
-        return compiled(self.model, key, make)
-
-    # -- inside the trace -------------------------------------------------------------------------
-
-    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> Any:
-        """A stretch of the ascent, in a loop on the device.
-
-        Args:
-            probe: Runs the model.
-            score: What is maximised, its fields tensors.
-            inputs: The parameters of each input; the optimizer's slots; the best parameters so
-                far; their loss; the first step and the one after the last.
-        """
-        count = len(self.shapes)
-        *state, start, stop = inputs
-        slots = len(state) - 2 * count - 1
-        history = tf.TensorArray(
-            tf.float32, stop - start, element_shape=self._history_shape(inputs)
-        )
-
-        def body(step: tf.Tensor, state: Tensors, last: Tensors, history: Any) -> Any:
-            parameters, kept = state[:count], state[count : count + slots]
-            best, lowest = state[count + slots : -1], state[-1]
-            parameters = self._constrained(parameters, step)
-            losses, gradients = self._measured(probe, score, parameters, step)
-            losses = tf.ensure_shape(losses, history.element_shape)
-            better = losses[-1] < lowest
-            best = [
-                tf.where(tf.reshape(better, [-1] + [1] * (new.shape.rank - 1)), new, old)
-                for new, old in zip(parameters, best, strict=True)
-            ]
-            moved, kept = self.optimizer.step(parameters, gradients, kept)
-            lowest = tf.where(better, losses[-1], lowest)
-            history = history.write(step - start, losses)
-            return step + 1, [*moved, *kept, *best, lowest], [*parameters, *gradients], history
-
-        last = [tf.zeros_like(each) for each in [*state[:count], *state[:count]]]
-        _, state, last, history = tf.while_loop(
-            lambda step, *_: step < stop, body, (start, state, last, history)
-        )
-        return [*state, *last, history.stack()]
-
-    def _history_shape(self, inputs: Tensors) -> list[int]:
-        return [len(self.terms), inputs[0].shape[0]]
-
-    @property
-    def terms(self) -> list[str]:
-        """The names of the terms of the loss, their sum last."""
-        return ["score", *_distinct([each.name for each in self.regularizers]), "loss"]
-
-    def _measured(
-        self, probe: Probe, score: Any, parameters: Tensors, step: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
-        """The terms of the loss `(terms, images)` at `parameters`, and its gradients by them."""
-
-        def loss(parameters: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
-            images = self._images(parameters)
-            seen = [
-                self._in_layout(self._transformed(each, step, index), probe)
-                for index, each in enumerate(images)
-            ]
-            terms = [-self._scored(probe, score, seen)]
-            for regularizer in self.regularizers:
-                penalties = [
-                    regularizer(self._chart(i).penalized(each, self._bounds(i)))
-                    for i, each in enumerate(images)
-                ]
-                terms.append(regularizer.weight * tf.add_n(penalties))
-            total = tf.add_n(terms)
-            # Guided ReLUs pass on what raises the score: the ascent is differentiated, not the
-            # descent.
-            return -tf.reduce_sum(total), tf.stack([*terms, total])
-
-        losses, gradients = probe.gradients(loss, parameters)
-        if all(each is None for each in gradients):
-            raise ValueError(
-                "Expected a score that depends on the input through steps with a gradient. "
-                f"Received: none, for '{probe.model.name}'. Look for rounding, argmax or a cast."
-            )
-        # An input that the score does not depend on stays where it is.
-        found = [
-            tf.zeros_like(x) if each is None else self._modified(-each)
-            for x, each in zip(parameters, gradients, strict=True)
-        ]
-        return losses, found
-
-    def _scored(self, probe: Probe, score: Any, seen: Tensors) -> tf.Tensor:
-        if probe.layer is None:
-            return probe.scores(score, seen)
-        features = probe.features(seen, self._view(score))
-        probe.output_shapes = [features.shape]
-        return tf.cast(score(features), tf.float32)
-
-    def _view(self, score: Any) -> Callable[[tf.Tensor], tf.Tensor]:
-        """What of the layer's output a score sees."""
-        sees_units = isinstance(score, scores.CategoricalScore | UnitsScore)
-        if self.before_activation is None and sees_units:
-            return responses
-        return before_activation if self.before_activation else tf.identity
-
-    def _modified(self, gradient: tf.Tensor) -> tf.Tensor:
-        for modifier in self.gradient_modifiers:
-            gradient = modifier(gradient)
-        return gradient
-
-    def _constrained(self, parameters: Tensors, step: tf.Tensor) -> Tensors:
-        if not self.constraints:
-            return parameters
-        constrained = []
-        for index, images in enumerate(self._images(parameters)):
-            for constraint in self.constraints:
-                images = constraint(images, step, self._bounds(index))
-            encoded = self._chart(index).encode(images, self._bounds(index))
-            constrained.append(tf.ensure_shape(encoded, parameters[index].shape))
-        return constrained
-
-    def _transformed(self, images: tf.Tensor, step: tf.Tensor, index: int) -> tf.Tensor:
-        transforms = self.transforms
-        if transforms == AUTOMATIC:
-            transforms = automatic_transforms(images.shape[1:], self._reference is None)
-        seed = tf.stack([tf.cast(self.seed, tf.int32) + index, step])
-        return transformed(images, transforms, seed)
-
-    def _in_layout(self, images: tf.Tensor, probe: Probe) -> tf.Tensor:
-        if images.shape.rank < 3 or models.data_format(probe.model) == "channels_last":
-            return images
-        return tf.transpose(images, [0, images.shape.rank - 1, *range(1, images.shape.rank - 1)])
-
-    # -- parameters and images --------------------------------------------------------------------
-
-    def _images(self, parameters: Tensors) -> Tensors:
-        return [
-            self._chart(i).image(each, self.shapes[i], self._bounds(i))
-            for i, each in enumerate(parameters)
-        ]
-
-    def _chart(self, index: int) -> Parametrization:
-        if self.parametrization is not None:
-            return self.parametrization
-        return Fourier() if len(self.shapes[index]) > 1 else Pixels()
-
-    def _bounds(self, index: int) -> Bounds:
-        low, high = self.ranges[index]
-        return np.float32(low), np.float32(high)
-
-
-def automatic_transforms(shape: Sequence[int], whole: bool = False) -> tuple[Any, ...]:
-    """The transforms that suit images of a `shape`, `(*spatial, channels)`.
-
-    Args:
-        shape: Shape of one image.
-        whole: Whether whole objects are looked for, at many sizes, or their parts and textures.
-            An image of less than 64 pixels has no room for many sizes.
-    """
-    if len(shape) < 2:
-        return ()
-    roomy = whole and min(shape[:-1]) >= 64
-    degrees, zoom = (15.0, Scale(0.7, 1.2)) if roomy else (8.0, Scale(0.9, 1.1))
-    turned = (Rotate(degrees),) if len(shape) > 2 else ()
-    return (Jitter(0.04), zoom, *turned, Jitter(0.02))
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, those that occur again with a number."""
-    return [
-        name if name not in names[:i] else f"{name} {names[: i + 1].count(name)}"
-        for i, name in enumerate(names)
-    ]
+    def _seeing(self, score: Any) -> AscentLoop:
+        """This method as it looks at what `score` scores: before the activation of single units."""
+        sees_units = isinstance(score, CategoricalScore | UnitsScore)
+        if self.pre_activation is not None or self.layer is None or not sees_units:
+            return self
+        found = self.with_settings(pre_activation=models.activation_of(self.layer) is not None)
+        found.sees_units = True
+        return found
 
 
 def _with_linear(model_modifier: Any, linear: bool) -> list[Any]:

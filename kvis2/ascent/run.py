@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,34 +12,39 @@ import tensorflow as tf
 
 from kvis2 import models, scores
 from kvis2.ascent.callbacks import AscentCallback, AscentState
+from kvis2.ascent.loop import AscentLoop
 from kvis2.models import Batch
 from kvis2.passes import automatic_rows
 from kvis2.types import Tensors
-
-if TYPE_CHECKING:
-    from kvis2.ascent.maximization import ActivationMaximization
 
 
 class Ascent:
     """One call of an `ActivationMaximization`: its state, on the device, in chunks of images.
 
     Args:
-        method: What is called: its steps, parametrization, optimizer and seed.
+        caller: What is called, which keeps the compiled loop.
+        method: The loop as it looks at the score.
+        steps: How many steps are taken.
         score: What is maximised, with one field per image.
         batch: The images to start from, or None for noise.
         count: How many images are made.
     """
 
     def __init__(
-        self, method: ActivationMaximization, score: Any, batch: Batch | None, count: int
+        self,
+        caller: AscentLoop,
+        method: AscentLoop,
+        steps: int,
+        score: Any,
+        batch: Batch | None,
+        count: int,
     ) -> None:
-        self._caller = method
-        starts = self._starts(method, batch)
-        rows = method.batch_size or automatic_rows(starts)
-        detached: Any = method._detached(rows)
-        detached.shapes = [each.shape[1:] for each in starts]
-        vars(detached).pop("steps")
-        self._method = detached
+        self._caller = caller
+        self._steps = steps
+        starts = _starts(caller, batch)
+        rows = caller.settings.batch_size or automatic_rows(starts)
+        self._method = method.for_pass(rows)
+        self._method.shapes = [each.shape[1:] for each in starts]
         self._batch = batch
         parts = np.array_split(np.arange(count), -(-count // rows))
         self._scores = [scores.rows(score, part[0], part[-1] + 1) for part in parts]
@@ -49,7 +54,7 @@ class Ascent:
 
     def run(self, callbacks: Sequence[AscentCallback]) -> Any:
         """Take all steps, stopping where a callback wants to see them."""
-        steps = self._caller.steps
+        steps = self._steps
         stops = sorted({s for c in callbacks for s in range(c.every, steps, c.every)} | {steps})
         unseen: dict[int, list[Mapping[str, np.ndarray]]] = {i: [] for i in range(len(callbacks))}
         for callback in callbacks:
@@ -93,10 +98,9 @@ class Ascent:
         for index, (score, state) in enumerate(zip(self._scores, self._states, strict=True)):
             inputs = [*state, np.int32(start), np.int32(stop)]
             packing = 0 if self._batch is None else self._batch.packing
-            stretch = self._caller._stretch(self._method, score, packing, inputs)
-            stretch.validate(score)
-            self._caller._used_layer = stretch.layer
-            *results, history = stretch(self._method, score, inputs)
+            axes: list[tuple[int, ...]] = [()] * len(inputs)
+            stretch = self._caller.compiled(self._method, score, inputs, axes, packing)
+            *results, history = self._caller.run(stretch, self._method, score, inputs)
             self._states[index] = results[: len(state)]
             self._lasts.append(results[len(state) :])
             histories.append(history.numpy())
@@ -130,7 +134,7 @@ class Ascent:
         )
 
     def _restored(self, parameters: Sequence[Tensors]) -> Any:
-        chunks = [self._method._images(each) for each in parameters]
+        chunks = [self._method.images(each) for each in parameters]
         images = [
             np.concatenate([tf.convert_to_tensor(each).numpy() for each in parts])
             for parts in zip(*chunks, strict=True)
@@ -143,9 +147,9 @@ class Ascent:
     def _parameters(self, starts: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
         parameters = []
         for index, start in enumerate(starts):
-            chart, bounds = self._method._chart(index), self._method._bounds(index)
+            chart, bounds = self._method.chart(index), self._method.bounds(index)
             if self._batch is None:
-                seed = int(self._method.seed) + index
+                seed = int(self._method.seed) + index  # type: ignore[arg-type]
                 values = chart.start(start.shape[1:], bounds, seed)[None]
             else:
                 values = np.asarray(chart.encode(tf.constant(start, tf.float32), bounds))
@@ -162,23 +166,23 @@ class Ascent:
         lowest = np.full(len(parameters[0]), np.inf, np.float32)
         return [*parameters, *slots, *parameters, lowest]
 
-    @staticmethod
-    def _starts(method: ActivationMaximization, batch: Batch | None) -> list[np.ndarray]:
-        """The seeds, channels last, or placeholders of their shapes."""
-        if batch is None:
-            shapes = method.shapes
-            if shapes is None or any(size is None for shape in shapes for size in shape):
-                raise ValueError(
-                    "Expected the size of the image, which the model leaves open. Received: "
-                    f"{shapes if shapes else 'no declared input'}. Give `shape=(224, 224, 3)`, or "
-                    "a seed_input."
-                )
-            return [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
-        if any(each.dtype.kind != "f" for each in batch.arrays):
+
+def _starts(method: AscentLoop, batch: Batch | None) -> list[np.ndarray]:
+    """The seeds, channels last, or placeholders of their shapes."""
+    if batch is None:
+        shapes = method.shapes
+        if shapes is None or any(size is None for shape in shapes for size in shape):
             raise ValueError(
-                "Expected inputs of floating point numbers, which have a gradient. Received: "
-                f"{[each.dtype.name for each in batch.arrays]}. Start at an embedding instead."
+                "Expected the size of the image, which the model leaves open. Received: "
+                f"{shapes if shapes else 'no declared input'}. Give `shape=(224, 224, 3)`, or "
+                "a seed_input."
             )
-        if models.data_format(method.model) == "channels_first":
-            return [np.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in batch.arrays]
-        return list(batch.arrays)
+        return [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
+    if any(each.dtype.kind != "f" for each in batch.arrays):
+        raise ValueError(
+            "Expected inputs of floating point numbers, which have a gradient. Received: "
+            f"{[each.dtype.name for each in batch.arrays]}. Start at an embedding instead."
+        )
+    if models.data_format(method.model) == "channels_first":
+        return [np.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in batch.arrays]
+    return list(batch.arrays)

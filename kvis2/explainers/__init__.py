@@ -12,7 +12,7 @@ from kvis2.explainers.cam import (
     XGradCAM,
 )
 from kvis2.explainers.eigen_cam import EigenCAM, EigenGradCAM, first_projection
-from kvis2.explainers.explainer import Explainer, probe_of, seed_field
+from kvis2.explainers.explainer import Explainer
 from kvis2.explainers.extremal_mask import ExtremalMask
 from kvis2.explainers.full_grad import FullGrad
 from kvis2.explainers.guided_grad_cam import GuidedGradCAM
@@ -55,6 +55,4 @@ __all__ = [
     "feeds",
     "first_projection",
     "gradients_of",
-    "probe_of",
-    "seed_field",
 ]

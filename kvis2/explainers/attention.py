@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.explainers.explainer import Explainer
+from kvis2.explainers.explainer import Explainer, without_layer
 from kvis2.explainers.placement import feeds, spatial_size
 from kvis2.models import Call, TokenGrid
 from kvis2.passes import Probe, resize
@@ -31,10 +31,8 @@ class AttentionMap(Explainer):
             not square.
     """
 
-    takes_layer = False
-
     def __init__(self, model: Any, *, leading: int = 1, **options: Any) -> None:
-        super().__init__(model, **options)
+        super().__init__(model, **without_layer(type(self).__name__, options))
         if isinstance(leading, bool) or not isinstance(leading, int) or leading < 0:
             raise ValueError(
                 "Expected `leading` to be a number of tokens, 0 or more. "
@@ -78,8 +76,8 @@ class AttentionMap(Explainer):
         ]
 
     def _map(self, tokens: tf.Tensor, size: Sequence[int | tf.Tensor]) -> tf.Tensor:
-        if self.reshape is not None:
-            maps = self.reshape(tokens[..., None])[..., 0]
+        if self.settings.reshape is not None:
+            maps = self.settings.reshape(tokens[..., None])[..., 0]
         elif len(size) == 1:
             maps = tokens[:, self.leading :]
         else:
@@ -89,7 +87,7 @@ class AttentionMap(Explainer):
                 f"Expected a grid with {len(size)} axes, as the input has. Received: one of shape "
                 f"{tuple(maps.shape[1:])}. Give a `reshape=` that makes such a grid of the tokens."
             )
-        return resize(maps, size) if self.resize else maps
+        return resize(maps, size) if self.settings.resize else maps
 
 
 class AttentionRollout(AttentionMap):

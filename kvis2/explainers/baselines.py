@@ -11,10 +11,11 @@ from kvis2 import models
 from kvis2.explainers.saliency import gradients_of
 from kvis2.models import Batch
 from kvis2.passes import Probe, as_rows, blur, repeated
+from kvis2.traced import Traced
 from kvis2.types import Tensors
 
 
-class Baselines:
+class Baselines(Traced):
     """What attributions start from: for every image one or several inputs without evidence.
 
     Args:
@@ -26,8 +27,6 @@ class Baselines:
     Raises:
         ValueError: If it is none of these.
     """
-
-    traced_by_value = True
 
     def __init__(self, model: Any, given: Any) -> None:
         self.blurs = isinstance(given, str) and given == "blur"
@@ -74,16 +73,17 @@ class Paths:
         inputs: The flat inputs: where the lines end.
     """
 
-    moves_integers = False
-    """Whether there is a line for integers, which lie on none themselves."""
-
     def __init__(self, baselines: Baselines, probe: Probe, score: Any, inputs: Tensors) -> None:
         self.probe = probe
         self.inputs = inputs
         self.starts: list[tf.Tensor | None] = [
-            baselines.of(i, each, probe) if each.dtype.is_floating or self.moves_integers else None
+            baselines.of(i, each, probe) if self._has_line(each) else None
             for i, each in enumerate(inputs)
         ]
+
+    def _has_line(self, inputs: tf.Tensor) -> bool:
+        """Whether there is a line to an input; integers lie on none."""
+        return inputs.dtype.is_floating
 
     def at(
         self, baseline_indices: tf.Tensor, places: tf.Tensor
@@ -128,12 +128,14 @@ class Paths:
 class LayerPaths(Paths):
     """Straight lines between the outputs of the watched layer for the baselines and the inputs."""
 
-    moves_integers = True
-
     def __init__(self, baselines: Baselines, probe: Probe, score: Any, inputs: Tensors) -> None:
         super().__init__(baselines, probe, score, inputs)
         probe(score, inputs)  # Finds which call of the layer is meant, and that it matters.
         self.end = probe.output(inputs)
+
+    def _has_line(self, inputs: tf.Tensor) -> bool:
+        """Integers too: the line lies between the layer's outputs."""
+        return True
 
     def at(
         self, baseline_indices: tf.Tensor, places: tf.Tensor

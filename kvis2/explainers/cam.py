@@ -13,7 +13,8 @@ from kvis2.explainers.explainer import Explainer
 from kvis2.explainers.placement import placed
 from kvis2.explainers.smooth_grad import Noise
 from kvis2.models import Batch
-from kvis2.passes import Probe, Trace, repeated
+from kvis2.passes import Method, Probe, Report, Trace, repeated
+from kvis2.traced import Seed
 from kvis2.types import LayerReference, Tensors
 
 
@@ -35,8 +36,7 @@ class ClassActivationMap(Explainer):
             `Explainer`.
     """
 
-    watches_layer = True
-    folds_batch_norm = True
+    default_layer = models.LAST_SPATIAL
     signed = False
     """Whether evidence against the score stays in the map, below zero."""
 
@@ -51,6 +51,8 @@ class ClassActivationMap(Explainer):
     ) -> None:
         if layers is not None:
             layer = _first_of(layers, layer, fusion, options.get("resize", True))
+        if options.get("fold_batch_norm") is None:
+            options["fold_batch_norm"] = True
         super().__init__(model, layer, **options)
         found = [models.find_layer(self.model, each) for each in layers or ()]
         self.layers = [models.layer_path(self.model, each) for each in found] or None
@@ -79,7 +81,7 @@ class ClassActivationMap(Explainer):
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The combined map of the probe's layer, at the size of each input that the layer sees."""
         trace = probe(score, inputs)
-        return placed(self.combine(trace), trace.activations, probe, inputs, self.resize)
+        return placed(self.combine(trace), trace.activations, probe, inputs, self.settings.resize)
 
     def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map of the layer, or of several layers in one."""
@@ -89,16 +91,8 @@ class ClassActivationMap(Explainer):
         return [_fused(maps, self.fusion) for maps in zip(*each, strict=True)]
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
-        evidence = _Evidence(
-            self.model,
-            self.layer,
-            model_modifier=self.modifiers,
-            fold_batch_norm=False,
-            call_index=self.call_index,
-            reshape=self.reshape,
-            pre_activation=self.pre_activation,
-        )
-        evidence._maps(score, batch.only(sample))
+        evidence = _Evidence(self)
+        evidence.results(score, batch.only(sample))
         assert self.layer is not None
         path = models.layer_path(self.model, self.layer)
         if evidence.activation_peak[0] == 0:
@@ -108,19 +102,20 @@ class ClassActivationMap(Explainer):
         return f"all evidence at '{path}' is against this score, and the final ReLU removes it"
 
 
-class _Evidence(ClassActivationMap):
-    """The largest magnitudes at a layer, to say why a map is blank."""
+class _Evidence(Method):
+    """The largest magnitudes at the layer of a map, to say why it is blank."""
 
-    reports = ("activation_peak", "gradient_peak")
-    activation_peak: np.ndarray
-    gradient_peak: np.ndarray
+    activation_peak = Report()
+    gradient_peak = Report()
 
-    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
-        """No map; the two peaks, `(batch,)` each."""
+    def __init__(self, explainer: ClassActivationMap) -> None:
+        self._look_as(explainer)
+
+    def compute(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor]:
+        """The two peaks, `(batch,)` each."""
         trace = probe(score, inputs)
         axes = list(range(1, trace.activations.shape.rank))
-        peaks = [tf.reduce_max(tf.abs(x), axes) for x in (trace.activations, trace.gradients)]
-        return [*(None for _ in inputs), *peaks]
+        return [tf.reduce_max(tf.abs(x), axes) for x in (trace.activations, trace.gradients)]
 
 
 def _spatial_axes(trace: Trace) -> list[int]:
@@ -187,8 +182,7 @@ class CAM(ClassActivationMap):
     """
 
     signed = True
-    reports = ("_unevenness",)
-    _unevenness: np.ndarray
+    _unevenness = Report()
 
     def __init__(self, model: Any, layer: LayerReference | None = None, **options: Any) -> None:
         if options.get("layers") is not None:
@@ -205,7 +199,7 @@ class CAM(ClassActivationMap):
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map, and by how much the gradients differ over space, relative to the largest."""
         trace = probe(score, inputs)
-        maps = placed(self.combine(trace), trace.activations, probe, inputs, self.resize)
+        maps = placed(self.combine(trace), trace.activations, probe, inputs, self.settings.resize)
         space = _spatial_axes(trace)
         span = tf.reduce_max(trace.gradients, space) - tf.reduce_min(trace.gradients, space)
         peak = tf.reduce_max(tf.abs(trace.gradients), [*space, trace.gradients.shape.rank - 1])
@@ -320,7 +314,7 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
     ) -> None:
         super().__init__(model, layer, **options)
         self.noise = Noise(samples, noise)
-        self.seed = seed
+        self.seed = Seed(seed)
 
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map with weights from noisy gradients."""
@@ -337,14 +331,14 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
             relative = gradients / repeated(peak, copies)
             return [relative, relative**2, relative**3]
 
-        sums = self.noise.sums(powers, score, inputs, self.seed, self.rows, self.verbose)
+        sums = self.noise.sums(powers, score, inputs, self.seed, self.rows, self.settings.verbose)
         first, second, third = (each / self.noise.samples for each in sums)  # type: ignore[operator]
         space = _spatial_axes(clean)
         total = tf.reduce_sum(clean.activations, space, keepdims=True)
         alpha = tf.math.divide_no_nan(second, 2.0 * second + total * peak * third)
         weights = tf.reduce_sum(alpha * tf.nn.relu(first) * peak, space, keepdims=True)
         maps = self.weighted(weights, clean.activations)
-        return placed(maps, clean.activations, probe, inputs, self.resize)
+        return placed(maps, clean.activations, probe, inputs, self.settings.resize)
 
 
 class LayerCAM(ClassActivationMap):

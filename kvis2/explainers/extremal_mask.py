@@ -130,7 +130,7 @@ class ExtremalMask(Perturbation):
             grid = grid + self.learning_rate * (1.0 - progress) * move
             grid = tf.clip_by_value(grid, 0.0, 1.0)
             done = number + 1
-            if self.verbose:
+            if self.settings.verbose:
                 with tf.control_dependencies([grid]):
                     done = reported(done, self.steps)
             return done, grid, first, second

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.explainers.explainer import Explainer
+from kvis2.explainers.explainer import Explainer, without_layer
 from kvis2.explainers.placement import feeds, spatial_size
 from kvis2.explainers.saliency import no_gradient
 from kvis2.models import Call, scale_and_shift, tap
-from kvis2.passes import Probe, resize
+from kvis2.passes import Probe, Report, resize
 from kvis2.types import LayerReference, Override, Tensors
 
 
@@ -47,15 +46,12 @@ class FullGrad(Explainer):
         >>> heatmaps = FullGrad(model)(243, images)
     """
 
-    reports = ("completeness_gap",)
-    completeness_gap: np.ndarray
-
-    takes_layer = False
+    completeness_gap = Report()
 
     def __init__(
         self, model: Any, *, layers: Sequence[LayerReference] | None = None, **options: Any
     ) -> None:
-        super().__init__(model, **options)
+        super().__init__(model, **without_layer(type(self).__name__, options))
         if layers is None:
             found = [path for path, layer in models.walk(self.model) if _has_bias(layer)]
         else:
@@ -74,7 +70,7 @@ class FullGrad(Explainer):
         layers = [models.find_layer(probe.model, each) for each in self.layers]
 
         def taps(calls: list[Call], tape: Any) -> list[Override]:
-            return [tap(layer, calls, tape, early=_is_fused(layer)) for layer in layers]
+            return [tap(layer, calls, tape, pre_activation=_is_fused(layer)) for layer in layers]
 
         gradients, biased = probe.gradients_at(score, inputs, taps)
         if all(each is None for each in gradients):

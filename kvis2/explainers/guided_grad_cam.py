@@ -41,7 +41,7 @@ class GuidedGradCAM(Attribution):
         >>> maps = GuidedGradCAM(model, layer="block5_conv3")(243, images)
     """
 
-    watches_layer = True
+    default_layer = models.LAST_SPATIAL
 
     def __init__(
         self,

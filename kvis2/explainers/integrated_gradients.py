@@ -11,7 +11,8 @@ import tensorflow as tf
 from kvis2 import scores
 from kvis2.explainers.baselines import Baselines, LayerPaths, Paths
 from kvis2.explainers.saliency import Attribution
-from kvis2.passes import Probe, added_up, row_indices, total
+from kvis2.passes import Probe, Report, added_up, row_indices, total
+from kvis2.traced import Seed
 from kvis2.types import LayerReference, Tensors
 
 
@@ -31,8 +32,7 @@ class PathAttribution(Attribution):
         **options: As for `kvis2.Explainer`.
     """
 
-    reports = ("completeness_gap",)
-    completeness_gap: np.ndarray
+    completeness_gap = Report()
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class PathAttribution(Attribution):
                 for g, d in zip(gradients, differences, strict=True)
             ]
 
-        return paths.placed(total(count, self.rows, inputs[0], chunk_total, self.verbose))
+        return paths.placed(total(count, self.rows, inputs[0], chunk_total, self.settings.verbose))
 
     def _paths(self, probe: Probe, score: Any, inputs: Tensors) -> Paths:
         kind = Paths if probe.layer is None else LayerPaths
@@ -249,7 +249,7 @@ class ExpectedGradients(PathAttribution):
                 "Give for example 100."
             )
         self.samples = samples
-        self.seed = seed
+        self.seed = Seed(seed)
 
     def path(self) -> tuple[int, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Points drawn on the paths, the baselines in turn."""

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import models, scores
-from kvis2.explainers.explainer import Explainer
+from kvis2.explainers.explainer import Explainer, without_layer
 from kvis2.explainers.placement import feeds
 from kvis2.passes import (
     Probe,
@@ -22,6 +22,7 @@ from kvis2.passes import (
     total,
     uniform,
 )
+from kvis2.traced import Seed
 from kvis2.types import Tensors
 
 
@@ -40,8 +41,6 @@ class Perturbation(Explainer):
             forward pass.
     """
 
-    takes_layer = False
-
     def __init__(
         self,
         model: Any,
@@ -50,6 +49,7 @@ class Perturbation(Explainer):
         model_modifier: Any = None,
         **options: Any,
     ) -> None:
+        options = without_layer(type(self).__name__, options)
         super().__init__(model, model_modifier=model_modifier, **options)
         if isinstance(value, str) and value != "blur":
             raise ValueError(
@@ -153,7 +153,7 @@ class _MaskedScores(Perturbation):
                 tf.reduce_sum(change, axis=0),
             ]
 
-        return total(self.mask_count(size), self.rows, image, chunk_total, self.verbose)
+        return total(self.mask_count(size), self.rows, image, chunk_total, self.settings.verbose)
 
 
 class Occlusion(_MaskedScores):
@@ -314,7 +314,7 @@ class RISE(_MaskedScores):
         self.cells = cells
         self.probability = np.asarray(probability, np.float32)
         self.centred = centred
-        self.seed = seed
+        self.seed = Seed(seed)
 
     def map_of(
         self, index: int, probe: Probe, score: Any, inputs: Tensors, own: tf.Tensor

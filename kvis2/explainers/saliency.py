@@ -14,6 +14,7 @@ from kvis2.explainers.explainer import Explainer
 from kvis2.explainers.placement import placed
 from kvis2.explainers.smooth_grad import Noise
 from kvis2.passes import Probe
+from kvis2.traced import Seed
 from kvis2.types import LayerReference, Tensors
 
 
@@ -112,7 +113,7 @@ class Attribution(Explainer):
             activations,
             probe,
             inputs,
-            self.resize and not self.keepdims,
+            self.settings.resize and not self.keepdims,
         )
         if not self.keepdims:
             return maps
@@ -178,7 +179,7 @@ class Saliency(Attribution):
                 f"{smooth_samples} and {smooth_noise}. Give for example 50 and 0.15."
             )
         self.noise = Noise(smooth_samples, smooth_noise) if smooth_samples else None
-        self.seed = seed
+        self.seed = Seed(seed)
 
     def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:
         """The gradient, or its mean over noisy copies."""
@@ -189,7 +190,9 @@ class Saliency(Attribution):
         if self.noise is None:
             return gradients(score, inputs)
         score = probe.fixed(score, inputs)
-        sums = self.noise.sums(gradients, score, inputs, self.seed, self.rows, self.verbose)
+        sums = self.noise.sums(
+            gradients, score, inputs, self.seed, self.rows, self.settings.verbose
+        )
         return [None if each is None else each / self.noise.samples for each in sums]
 
 

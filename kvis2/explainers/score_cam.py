@@ -63,7 +63,7 @@ class ChannelCAM(ClassActivationMap):
         space = [1] * (activations.shape.rank - 2)
         shape = [tf.shape(weights)[0], *space, tf.shape(weights)[1]]
         maps = self.weighted(tf.reshape(weights, shape), activations)
-        return placed(maps, activations, probe, inputs, self.resize)
+        return placed(maps, activations, probe, inputs, self.settings.resize)
 
     def pairs(self, activations: tf.Tensor, tried: tf.Tensor) -> tf.Tensor:
         """Pairs (image, channel) `(n, 2)` of the channels `tried`, at most `max_channels` each."""
@@ -133,7 +133,11 @@ class ScoreCAM(ChannelCAM):
             return probe.scores(scores.take(score, chunk[:, 0]), seen)
 
         return scores_of_pairs(
-            self.pairs(activations, varies), tf.shape(varies), self.rows, through, self.verbose
+            self.pairs(activations, varies),
+            tf.shape(varies),
+            self.rows,
+            through,
+            self.settings.verbose,
         )
 
     def _through(self, maps: tf.Tensor, inputs: tf.Tensor, probe: Probe) -> tf.Tensor:
@@ -209,5 +213,5 @@ class AblationCAM(ChannelCAM):
             return tf.gather(own, image) - without
 
         count = [tf.shape(activations)[0], tf.shape(activations)[-1]]
-        falls = scores_of_pairs(pairs, tf.stack(count), self.rows, fall, self.verbose)
+        falls = scores_of_pairs(pairs, tf.stack(count), self.rows, fall, self.settings.verbose)
         return tf.math.divide_no_nan(falls, tf.abs(own)[:, None])

@@ -12,10 +12,11 @@ from kvis2 import scores
 from kvis2.explainers.explainer import Explainer
 from kvis2.models import Batch
 from kvis2.passes import Probe, added_up, as_rows, normal, repeated, row_indices, total
+from kvis2.traced import Seed, Traced
 from kvis2.types import Tensors
 
 
-class Noise:
+class Noise(Traced):
     """Noisy copies of a batch, and sums over them.
 
     Args:
@@ -28,8 +29,6 @@ class Noise:
     Raises:
         ValueError: If there is no copy, or the deviation is negative.
     """
-
-    traced_by_value = True
 
     def __init__(self, samples: int, deviation: float | np.ndarray) -> None:
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
@@ -113,27 +112,14 @@ class NoisyExplainer(Explainer):
     ) -> None:
         if not isinstance(explainer, Explainer):
             raise TypeError(
-                f"Expected an explainer to add noise to. Received: {explainer!r}. "
-                f"Give for example {type(self).__name__}(Saliency(model))."
+                f"Expected an explainer to add noise to, which makes one map per input. Received: "
+                f"{explainer!r}. Give for example {type(self).__name__}(Saliency(model))."
             )
-        super().__init__(
-            explainer.model,
-            model_modifier=explainer.modifiers,
-            call_index=explainer.call_index,
-            reshape=explainer.reshape,
-            resize=explainer.resize,
-            normalize=explainer.normalize,
-            batch_size=explainer.batch_size,
-            fold_batch_norm=False,  # The explainer's modifiers fold, if it does.
-            jit_compile=explainer.jit_compile,
-            verbose=explainer.verbose,
-        )
-        self._reference = explainer._reference
-        self._followed = explainer._followed
-        self.pre_activation = explainer.pre_activation
-        self.explainer = explainer
+        self._look_as(explainer)  # Its modifiers fold batch normalisation, if it does.
+        # There is one progress bar, for the outer loop.
+        self.explainer = explainer.with_settings(verbose=0)
         self.noise = Noise(samples, noise)
-        self.seed = seed
+        self.seed = Seed(seed)
 
     def statistic(
         self, attributions: Callable[[Any, Tensors], Any], score: Any, inputs: Tensors
@@ -160,14 +146,8 @@ class NoisyExplainer(Explainer):
         self, function: Callable[[Any, Tensors], Any], score: Any, inputs: Tensors
     ) -> list[tf.Tensor | None]:
         """The means over the noisy copies of what `function` returns."""
-        sums = self.noise.sums(function, score, inputs, self.seed, self.rows, self.verbose)
+        sums = self.noise.sums(function, score, inputs, self.seed, self.rows, self.settings.verbose)
         return [None if each is None else each / self.noise.samples for each in sums]
-
-    def _detached(self, rows: int) -> Explainer:
-        method: Any = super()._detached(rows)
-        method.explainer = self.explainer._detached(rows)
-        method.explainer.verbose = 0  # There is one bar, for the outer loop.
-        return method
 
 
 class SmoothGrad(NoisyExplainer):

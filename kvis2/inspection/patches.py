@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kvis2 import models
 from kvis2.inspection.feature_maps import Features
-from kvis2.models import Batch, before_activation
+from kvis2.models import Batch
 from kvis2.passes import Probe
 from kvis2.types import LayerReference
 
@@ -74,11 +74,11 @@ def top_patches(
     """
     chosen = [int(units)] if isinstance(units, int | np.integer) else [int(unit) for unit in units]
     best: dict[int, list[Patch]] = {unit: [] for unit in chosen}
-    method = Features(model, layer, pre_activation, batch_size=batch_size)
+    method = Features(model, layer, pre_activation=pre_activation, batch_size=batch_size)
     field: list[int] | None = None
     start = 0
     for batch in _batches(images):
-        features = np.concatenate(list(method.chunks(Batch(model, batch))))
+        features = np.concatenate(list(method.of(Batch(model, batch))))
         if field is None:
             _check_units(chosen, features.shape[-1])
             space = batch.shape[1:-1]
@@ -160,14 +160,16 @@ def receptive_field(model: keras.Model, layer: LayerReference, space: Sequence[i
     Returns:
         The width of the field along each axis; all of the image for a layer without space.
     """
-    probe = Probe(model, layer)
+    found = models.find_layer(model, layer)
+    # Before its activation, a unit that is off has a gradient.
+    probe = Probe(model, found, pre_activation=models.activation_of(found) is not None)
     structure = models.input_structure(model)
     channels = 3 if structure is None else keras.tree.flatten(structure)[0].shape[-1]
     noise = np.random.default_rng(0).random((4, *space, channels), np.float32)
 
     @tf.function(autograph=False)
     def slope(images: tf.Tensor) -> tf.Tensor:
-        middle = probe.features([images], before_activation)
+        middle = probe.features([images])
         for _ in range(middle.shape.rank - 2):
             middle = tf.gather(middle, tf.shape(middle)[1] // 2, axis=1)
         weights = tf.random.stateless_normal(tf.shape(middle), [0, 0])

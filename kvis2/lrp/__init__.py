@@ -1,6 +1,5 @@
 """Layer-wise relevance propagation: the explainer, its rules, and which layer gets which."""
 
-from kvis2.lrp.affine import CONVOLUTIONS
 from kvis2.lrp.composites import (
     Composite,
     EpsilonAlpha2Beta1,
@@ -28,7 +27,6 @@ from kvis2.lrp.rules import (
 )
 
 __all__ = [
-    "CONVOLUTIONS",
     "LRP",
     "AlphaBeta",
     "Composite",

@@ -14,27 +14,11 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from kvis2 import models
 from kvis2.lrp.operations import is_not_negative
 from kvis2.lrp.rules import Affine
 from kvis2.models import overriding, scale_and_shift
 from kvis2.types import Override
-
-DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
-DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    *TRANSPOSED,
-    *DEPTHWISE,
-    *SEPARABLE,
-)
 
 
 class LinearPart(NamedTuple):
@@ -53,25 +37,20 @@ class LinearPart(NamedTuple):
     bias: keras.Variable | None
 
 
-def is_linear(layer: keras.Operation) -> bool:
-    """Whether the layer is a convolution or dense layer, apart from its activation."""
-    return isinstance(layer, DENSE + CONVOLUTIONS)
-
-
 def linear_parts(
     layer: keras.Layer, path: str, call: Callable[[tf.Tensor], tf.Tensor]
 ) -> list[LinearPart]:
     """The affine maps that a layer is made of: one, or two for a separable convolution.
 
     Args:
-        layer: A layer for which `is_linear` holds.
+        layer: A layer for which `models.is_affine` holds.
         path: Where it is in the model.
         call: Computes the layer's output from its one input.
 
     Raises:
         ValueError: If the layer's kernel is not one variable.
     """
-    if isinstance(layer, SEPARABLE):
+    if isinstance(layer, models.SEPARABLE):
         return _separable_parts(layer)
     if not isinstance(layer.kernel, keras.Variable):
         raise ValueError(
@@ -192,13 +171,15 @@ def normalizes_channels(batch_norm: keras.Layer, layer: keras.Layer, rank: int) 
 
 
 def _is_depthwise(part: LinearPart) -> bool:
-    separable = isinstance(part.layer, SEPARABLE) and part.kernel is part.layer.depthwise_kernel
-    return separable or isinstance(part.layer, DEPTHWISE)
+    separable = (
+        isinstance(part.layer, models.SEPARABLE) and part.kernel is part.layer.depthwise_kernel
+    )
+    return separable or isinstance(part.layer, models.DEPTHWISE)
 
 
 def _scaled_outputs(part: LinearPart, kernel: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """The kernel (..., in, out) with each output channel scaled; (..., out, in) if transposed."""
-    if isinstance(part.layer, TRANSPOSED):
+    if isinstance(part.layer, models.TRANSPOSED):
         return kernel * scale[:, None]
     if _is_depthwise(part):  # (..., in, multiplier): outputs are counted over both.
         return kernel * tf.reshape(scale, kernel.shape[-2:])
@@ -207,7 +188,7 @@ def _scaled_outputs(part: LinearPart, kernel: tf.Tensor, scale: tf.Tensor) -> tf
 
 def _scaled_inputs(part: LinearPart, kernel: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """The kernel (..., in, out) with each input channel scaled; (..., out, in) if transposed."""
-    if isinstance(part.layer, TRANSPOSED):
+    if isinstance(part.layer, models.TRANSPOSED):
         return kernel * scale
     groups = 1 if _is_depthwise(part) else getattr(part.layer, "groups", 1)
     by_group = tf.transpose(tf.reshape(scale, [groups, -1]))

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from kvis2 import models
-from kvis2.lrp.affine import DENSE
 from kvis2.lrp.rules import AlphaBeta, Bound, Epsilon, Flat, Gamma, Pass, Rule, ZBox, ZPlus
+from kvis2.traced import Traced
 
 _ATTENTION = ("softmax", "detached")
 
@@ -21,10 +21,6 @@ _REGISTERED: dict[type, Rule] = {
     keras.layers.UnitNormalization: Pass(),
     keras.layers.Normalization: Pass(),
     keras.layers.Rescaling: Pass(),
-    keras.layers.ReLU: Pass(),
-    keras.layers.LeakyReLU: Pass(),
-    keras.layers.PReLU: Pass(),
-    keras.layers.ELU: Pass(),
 }
 if hasattr(keras.layers, "RMSNormalization"):  # Keras 3.9
     _REGISTERED[keras.layers.RMSNormalization] = Pass()
@@ -51,7 +47,7 @@ def register(layer_class: type, rule: Rule) -> None:
     _REGISTERED[layer_class] = _checked(rule)
 
 
-class Composite:
+class Composite(Traced):
     """Which rule each layer gets; the first of these that fits: name, depth, class, kind.
 
     Only convolution and dense layers need a choice. All else has one way: activations and
@@ -82,8 +78,6 @@ class Composite:
     Example:
         >>> Composite(convolution=Gamma(0.25), first=Flat(), layers={"head/*": Epsilon(0.1)})
     """
-
-    traced_by_value = True  # Equal composites share a compiled pass, see `kvis2.traced`.
 
     def __init__(
         self,
@@ -171,7 +165,7 @@ class Composite:
         rule = self.rule(path, layer)  # type: ignore[assignment]
         if rule is not None:
             return rule
-        return self.dense if isinstance(layer, DENSE) else self.convolution
+        return self.convolution if isinstance(layer, models.CONVOLUTIONS) else self.dense
 
 
 class EpsilonPlus(Composite):
@@ -248,8 +242,13 @@ class GammaEverywhere(Composite):
 
 
 def registered_rule(layer: keras.Operation) -> Rule | None:
-    """The rule registered for the class of a layer, the nearest base class first."""
-    return next((_REGISTERED[each] for each in type(layer).__mro__ if each in _REGISTERED), None)
+    """The rule registered for the class of a layer, the nearest base class first.
+
+    An activation passes relevance on, unless it is one that classifiers end in.
+    """
+    found = next((_REGISTERED[each] for each in type(layer).__mro__ if each in _REGISTERED), None)
+    kind = models.kind_of_layer(layer) if isinstance(layer, keras.Layer) else None
+    return Pass() if found is None and kind is not None and kind.final is None else found
 
 
 def registered() -> tuple[tuple[type, Rule], ...]:

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.explainers import Attribution, Explainer, feeds, gradients_of
+from kvis2.explainers import Attribution, feeds, gradients_of
 from kvis2.lrp.composites import (
     Composite,
     EpsilonPlusFlat,
     registered,
 )
 from kvis2.lrp.flow import RelevanceFlow, summed_by_sample
-from kvis2.passes import Probe
+from kvis2.passes import Probe, Report
 from kvis2.types import LayerReference, Tensors
 
 _STARTS = ("score", "one")
@@ -75,9 +74,8 @@ class LRP(Attribution):
         >>> lrp.conservation_error
     """
 
-    reports = ("conservation_error", "bias_share")
-    conservation_error: np.ndarray
-    bias_share: np.ndarray
+    conservation_error = Report()
+    bias_share = Report()
 
     def __init__(
         self,
@@ -101,7 +99,7 @@ class LRP(Attribution):
                 f"Expected `start` to be one of {', '.join(map(repr, _STARTS))}. "
                 f"Received: {start!r}. 'score' starts with the score itself."
             )
-        wrong = [type(each).__name__ for each in self.modifiers if each.gradients()]
+        wrong = [type(each).__name__ for each in self.settings.modifiers if each.gradients()]
         if wrong:
             raise ValueError(
                 "Expected modifiers that leave the gradients alone, for LRP has rules of its own. "
@@ -110,8 +108,9 @@ class LRP(Attribution):
         self.composite = EpsilonPlusFlat() if composite is None else composite
         self.start = start
 
-    def _detached(self, rows: int) -> Explainer:
-        method = super()._detached(rows)
+    def for_pass(self, rows: int) -> LRP:
+        """This method as a compiled pass keeps it, with the rules that are registered now."""
+        method = super().for_pass(rows)
         vars(method)["registered"] = registered()  # Another registered rule is another trace.
         return method
 
@@ -137,16 +136,12 @@ class LRP(Attribution):
                 "IntegratedGradients."
             )
         flow = RelevanceFlow(self.composite, inputs, probe.layer, self.start)
-        modifiers, reshape = probe.modifiers, probe.reshape
-        probe.modifiers = (*modifiers, flow)
-        if self.keepdims and reshape is None:
+        ruled = probe.with_modifiers(flow)
+        if self.keepdims:
             first = models.data_format(probe.model, probe.layer) == "channels_first"
-            probe.reshape = functools.partial(_channels_last, first)
-        try:
-            with flow.in_force():
-                relevances = gradients_of(probe, score, inputs)
-        finally:
-            probe.modifiers, probe.reshape = modifiers, reshape
+            ruled = ruled.reshaped(functools.partial(_channels_last, first))
+        with flow.in_force():
+            relevances = gradients_of(ruled, score, inputs)
         return [None if each is None else flow.restored(each) for each in relevances], flow
 
     def reduced(

@@ -11,10 +11,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from kvis2 import models
 from kvis2.lrp.rules import proportional, stabilized
 
 # Results that are never below zero, and sums that are not where no summand is.
-_NOT_NEGATIVE = frozenset(("Relu", "Relu6", "Sigmoid", "Softmax", "Softplus", "Abs", "Square"))
+_NOT_NEGATIVE = frozenset(("Softmax", "Abs", "Square"))
 _AVERAGES = frozenset(("AddV2", "AvgPool", "AvgPool3D", "Mean", "Sum"))
 
 # What moves or selects values moves their relevance: the gradient of these is their rule.
@@ -248,11 +249,16 @@ def is_not_negative(tensor: tf.Tensor) -> bool:
             pending.append(operation.inputs[each.value_index])
         elif operation.type in MOVES or operation.type in _AVERAGES:
             pending.extend(x for x in operation.inputs if x.dtype.is_floating)
-        elif operation.type not in _NOT_NEGATIVE:
+        elif not _is_never_negative(operation.type):
             value = tf.get_static_value(each)
             if value is None or value.min(initial=0) < 0:
                 return False
     return True
+
+
+def _is_never_negative(operation_type: str) -> bool:
+    kind = models.kind_of_operation(operation_type)
+    return operation_type in _NOT_NEGATIVE or (kind is not None and kind.not_negative)
 
 
 def relevance_of(

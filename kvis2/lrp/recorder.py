@@ -11,35 +11,13 @@ import keras
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.lrp.affine import LinearPart, is_linear, linear_parts
+from kvis2.lrp.affine import LinearPart, linear_parts
 from kvis2.lrp.composites import Composite
 from kvis2.lrp.rules import Pass, Rule
 from kvis2.types import Override, Tensors
 
 STEP = "Kvis2RelevanceStep"
 """The name of the gradient of the identities that calls end in."""
-
-# Operations of keras.ops in functional graphs that work element by element.
-_ELEMENTWISE_OPERATIONS = frozenset(
-    (
-        "Celu",
-        "Elu",
-        "Gelu",
-        "HardSigmoid",
-        "HardSilu",
-        "HardTanh",
-        "LeakyRelu",
-        "Mish",
-        "Relu",
-        "Relu6",
-        "Selu",
-        "Silu",
-        "Softplus",
-        "Softsign",
-        "Squareplus",
-        "Tanh",
-    )
-)
 
 
 @dataclass(eq=False)
@@ -149,7 +127,7 @@ class CallRecorder:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if is_linear(layer):
+        if models.is_affine(layer):
             arguments = dict(kwargs)
             x = args[0] if args else arguments.pop("inputs")
             of_first = functools.partial(_with_first, call, args[1:], arguments)
@@ -201,8 +179,8 @@ class CallRecorder:
 
 
 def _is_elementwise(layer: keras.Operation) -> bool:
-    is_operation = not isinstance(layer, keras.Layer)
-    return is_operation and type(layer).__name__ in _ELEMENTWISE_OPERATIONS
+    kind = models.kind_of_layer(layer)
+    return not isinstance(layer, keras.Layer) and kind is not None and kind.final is None
 
 
 def carrier(graph: tf.Graph, tensors: Sequence[tf.Tensor]) -> tf.Tensor:

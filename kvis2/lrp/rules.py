@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
+from kvis2.traced import Traced
+
 Bound: TypeAlias = "float | Sequence[float] | None"
 Terms: TypeAlias = "Sequence[tuple[tf.Tensor, tf.Tensor]]"
 
@@ -67,7 +69,7 @@ class Step:
     rectified: tf.Tensor | None = None
 
 
-class Rule:
+class Rule(Traced):
     """Base of all rules. A rule of your own is a subclass with `relevance`.
 
     Example:
@@ -75,8 +77,6 @@ class Rule:
         ...     def relevance(self, step, relevance):
         ...         return [relevance / 2]
     """
-
-    traced_by_value = True  # Equal rules share a compiled pass, see `kvis2.traced`.
 
     def relevance(self, step: Step, relevance: tf.Tensor) -> list[tf.Tensor]:
         """The relevance of every input of a step.

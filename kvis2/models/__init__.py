@@ -4,19 +4,34 @@ Layers and their kinds, feature maps, inputs and tokens; overrides, taps and mod
 force while one pass is traced. Nothing here runs a model by itself.
 """
 
-from kvis2.models.activations import before_activation, counted, final_activation, responses
+from kvis2.models.activations import (
+    ActivationKind,
+    activation_of,
+    counted,
+    final_activation,
+    kind_of_layer,
+    kind_of_operation,
+    register_activation,
+)
+from kvis2.models.computation import Computation
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
-from kvis2.models.inputs import Batch, open_axes, specifications
+from kvis2.models.inputs import Batch, specifications
 from kvis2.models.layers import (
+    CONVOLUTIONS,
+    DEPTHWISE,
     LAST_SPATIAL,
+    SEPARABLE,
+    TRANSPOSED,
     check_built,
     data_format,
     find_layer,
     input_structure,
+    is_affine,
     layer_path,
     output_count,
     output_names,
+    register_affine,
     spatial_axes,
     walk,
 )
@@ -44,9 +59,15 @@ from kvis2.models.taps import (
 from kvis2.models.tokens import TokenGrid, token_grid
 
 __all__ = [
+    "CONVOLUTIONS",
+    "DEPTHWISE",
     "LAST_SPATIAL",
+    "SEPARABLE",
+    "TRANSPOSED",
+    "ActivationKind",
     "Batch",
     "Call",
+    "Computation",
     "DeconvReLU",
     "FoldBatchNorm",
     "GuidedReLU",
@@ -54,9 +75,9 @@ __all__ = [
     "Modifier",
     "Steps",
     "TokenGrid",
+    "activation_of",
     "ancestors",
     "as_modifiers",
-    "before_activation",
     "check_built",
     "chosen",
     "counted",
@@ -65,17 +86,20 @@ __all__ = [
     "find_layer",
     "inlined",
     "input_structure",
+    "is_affine",
     "is_function",
     "joined",
+    "kind_of_layer",
+    "kind_of_operation",
     "layer_path",
     "modified",
-    "open_axes",
     "output_count",
     "output_names",
     "overriding",
     "packed_like",
+    "register_activation",
+    "register_affine",
     "replacing",
-    "responses",
     "scale_and_shift",
     "spatial_axes",
     "spatial_calls",

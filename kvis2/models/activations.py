@@ -1,23 +1,100 @@
-"""Which activations a traced pass computes, by its TensorFlow operations."""
+"""The one list of activation kinds: how layers, operations and traced graphs show them.
+
+A new kind is one entry of `_KINDS`, or one call of `register_activation` by a user. Guided ReLUs,
+LRP, `pre_activation` and `describe` all ask here.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
-_BY_OPERATION = {
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "LeakyRelu": "leaky_relu",
-    "Elu": "elu",
-    "Selu": "selu",
-    "Softplus": "softplus",
-    "Erf": "gelu",
-    "Erfc": "gelu",
-    "Tanh": "tanh",
-}
+
+class ActivationKind(NamedTuple):
+    """One kind of activation: element by element, but for a softmax.
+
+    Attributes:
+        name: As Keras names it.
+        operations: The types of the TensorFlow operations that compute it, and nothing else does.
+        layers: Names of the classes of `keras.layers` and `keras.ops` that are it.
+        not_negative: Whether it is never below zero.
+        final: The final activation that classifiers end in, "softmax" or "sigmoid", if it is one.
+    """
+
+    name: str
+    operations: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    not_negative: bool = False
+    final: str | None = None
+
+
+_KINDS: list[ActivationKind] = [
+    ActivationKind("relu", ("Relu",), ("ReLU", "Relu"), not_negative=True),
+    ActivationKind("relu6", ("Relu6",), ("Relu6",), not_negative=True),
+    ActivationKind("leaky_relu", ("LeakyRelu",), ("LeakyReLU", "LeakyRelu")),
+    ActivationKind("prelu", (), ("PReLU",)),
+    ActivationKind("elu", ("Elu",), ("ELU", "Elu")),
+    ActivationKind("celu", (), ("Celu",)),
+    ActivationKind("selu", ("Selu",), ("Selu",)),
+    ActivationKind("softplus", ("Softplus",), ("Softplus",), not_negative=True),
+    ActivationKind("softsign", ("Softsign",), ("Softsign",)),
+    ActivationKind("squareplus", (), ("Squareplus",)),
+    ActivationKind("gelu", ("Erf", "Erfc"), ("Gelu",)),
+    ActivationKind("tanh", ("Tanh",), ("Tanh",)),
+    ActivationKind("hard_tanh", (), ("HardTanh",)),
+    ActivationKind("silu", (), ("Silu",)),
+    ActivationKind("hard_silu", (), ("HardSilu",)),
+    ActivationKind("hard_sigmoid", (), ("HardSigmoid",)),
+    ActivationKind("mish", (), ("Mish",)),
+    ActivationKind("sigmoid", ("Sigmoid",), ("Sigmoid",), not_negative=True, final="sigmoid"),
+    ActivationKind(
+        "softmax", ("Softmax", "LogSoftmax"), ("Softmax", "LogSoftmax"), final="softmax"
+    ),
+]
+
+
+def register_activation(kind: ActivationKind) -> None:
+    """Let kvis2 know an activation of one's own, in every method.
+
+    Args:
+        kind: Its name, the names of the layer classes that are it, and the TensorFlow operations
+            that compute it, if these compute nothing else.
+
+    Example:
+        >>> register_activation(ActivationKind("snake", layers=("Snake",)))
+    """
+    if not isinstance(kind, ActivationKind):
+        raise TypeError(
+            f"Expected an ActivationKind. Received: {kind!r}. Give for example "
+            "`ActivationKind('snake', layers=('Snake',))`."
+        )
+    _KINDS[:] = [kind, *(each for each in _KINDS if each.name != kind.name)]
+
+
+def kind_of_operation(operation_type: str) -> ActivationKind | None:
+    """The kind that operations of a TensorFlow type compute."""
+    return next((each for each in _KINDS if operation_type in each.operations), None)
+
+
+def kind_of_layer(layer: keras.Operation) -> ActivationKind | None:
+    """The kind that a layer, or an operation of `keras.ops`, is by itself."""
+    names = [each.__name__ for each in type(layer).__mro__]
+    return next((each for each in _KINDS if set(names) & set(each.layers)), None)
+
+
+def activation_of(layer: keras.Operation) -> str | None:
+    """The attribute of `layer` through which its activation runs; None if it has none.
+
+    "activation" where one is fused into the layer (a linear one included), "call" where the
+    layer is an activation itself.
+    """
+    if callable(getattr(layer, "activation", None)):
+        return "activation"
+    return "call" if kind_of_layer(layer) is not None else None
 
 
 def activation(operation: tf.Operation) -> str | None:
@@ -30,7 +107,12 @@ def activation(operation: tf.Operation) -> str | None:
         return "swish" if _is_swish(operation) else None
     if operation.type == "Relu6" and _is_hard_sigmoid(operation):
         return "hard_sigmoid"
-    return _BY_OPERATION.get(operation.type)
+    return _counted_name(operation.type)
+
+
+def _counted_name(operation_type: str) -> str | None:
+    kind = kind_of_operation(operation_type)
+    return kind.name if kind is not None and kind.final is None else None
 
 
 def counted(operations: Iterable[tf.Operation]) -> Counter[str]:
@@ -41,7 +123,7 @@ def counted(operations: Iterable[tf.Operation]) -> Counter[str]:
     found: Counter[str] = Counter()
     for operation in operations:
         name = activation(operation)
-        inside = [_BY_OPERATION.get(each) for each in called(operation)]
+        inside = [_counted_name(each) for each in called(operation)]
         found.update([name] if name else [])
         found.update(f"{each} in a tf.function" for each in inside if each)
     return found
@@ -97,16 +179,13 @@ def final_activation(output: tf.Tensor) -> tuple[str | None, tf.Tensor]:
     while operation.type in RELABELLING:
         around.append(operation)
         operation = operation.inputs[0].op
-    name = _ACTIVATIONS.get(operation.type)
-    if name is None:
+    kind = kind_of_operation(operation.type)
+    if kind is None or kind.final is None:
         return None, output
     argument = operation.inputs[0]
     for each in reversed(around):
         argument = RELABELLING[each.type](argument, each)
-    return name, argument
-
-
-_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+    return kind.final, argument
 
 
 # Operations that only move or relabel values: they are applied to the logits as well.
@@ -126,41 +205,3 @@ def _recorded_by_keras(output: tf.Tensor) -> tuple[str | None, tf.Tensor]:
     if logits is None:
         return None, output
     return ("sigmoid" if output.shape[-1] == 1 else "softmax"), logits
-
-
-_MAXIMIZED_BEFORE = (
-    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Softplus", "Softsign"),
-    *("Tanh", "Sigmoid", "Softmax", "LogSoftmax"),
-)
-
-
-def before_activation(output: tf.Tensor) -> tf.Tensor:
-    """What entered the activation that a symbolic `output` is the result of, or `output` itself.
-
-    It does not matter whether the activation is fused into the layer or a layer of its own. The
-    gradient of a ReLU that is off is zero; before it there is one.
-    """
-    if not tf.is_symbolic_tensor(output):
-        return output
-    operation = output.op
-    while operation.type in ("Identity", "IdentityN", "Cast"):
-        operation = operation.inputs[0].op
-    if operation.type in _MAXIMIZED_BEFORE:
-        return operation.inputs[0]
-    gates = [each for each in operation.inputs if each.op.type == "Sigmoid"]
-    if operation.type == "Mul" and gates:  # swish: x * sigmoid(x), or x * sigmoid(beta x)
-        argument = next(each for each in operation.inputs if each is not gates[0])
-        gated = gates[0].op.inputs[0]
-        if argument.ref() in {gated.ref(), *(each.ref() for each in gated.op.inputs)}:
-            return argument
-    return output
-
-
-def responses(output: tf.Tensor) -> tf.Tensor:
-    """Units before their activation; of filters the negative responses count only a tenth.
-
-    The mean over space of a linear filter depends on the mean of the image alone, whatever the
-    filter looks for. Of its positive part it does not.
-    """
-    argument = before_activation(output)
-    return argument if argument.shape.rank < 3 else tf.nn.leaky_relu(argument, 0.1)

@@ -19,9 +19,6 @@ from kvis2.models import layers
 from kvis2.models.modifiers import Modifier
 from kvis2.types import Override
 
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-
 
 class _LinearCall(NamedTuple):
     """One call of a layer that batch normalisation can be folded into."""
@@ -57,7 +54,7 @@ class FoldBatchNorm(Modifier):
 
 
 def _is_linear(layer: Any) -> bool:
-    kind = (*_CONVOLUTIONS, *_DEPTHWISE, keras.layers.Dense)
+    kind = (*layers.PLAIN_CONVOLUTIONS, *layers.DEPTHWISE, keras.layers.Dense)
     return (
         type(layer) in kind
         and layer.activation is keras.activations.linear
@@ -124,7 +121,7 @@ def _linear(layer: Any, inputs: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -
         shift += scale * tf.convert_to_tensor(layer.bias)
     if isinstance(layer, keras.layers.Dense):
         return tf.add(keras.ops.matmul(inputs, kernel * scale), shift)
-    depthwise = isinstance(layer, _DEPTHWISE)
+    depthwise = isinstance(layer, layers.DEPTHWISE)
     convolve = keras.ops.depthwise_conv if depthwise else keras.ops.conv
     if depthwise:
         scale = tf.reshape(scale, kernel.shape[-2:])

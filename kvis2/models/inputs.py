@@ -45,6 +45,17 @@ class Batch:
                 f"Received: {[len(each) for each in self.arrays]} samples. Give as many of each."
             )
         self._specs = specs
+        self._declared = layers.declared_inputs(model)
+
+    @property
+    def open_axes(self) -> list[tuple[int, ...]]:
+        """For each flat input the axes whose length may change without a new trace."""
+        if self._declared is None:
+            return [(0,) for _ in self.arrays]
+        return [
+            (0, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
+            for spec in self._declared
+        ]
 
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
         """The inputs of the samples from `start` to `stop`."""
@@ -93,17 +104,6 @@ class _BuiltWith:
 
 def _is_shape(value: Sequence[Any]) -> bool:
     return len(value) > 0 and all(size is None or isinstance(size, int) for size in value)
-
-
-def open_axes(model: keras.Model, batch: Batch) -> list[tuple[int, ...]]:
-    """For each flat input the axes whose length may change without a new trace."""
-    declared = layers.declared_inputs(model)
-    if declared is None:
-        return [(0,) for _ in batch.arrays]
-    return [
-        (0, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
-        for spec in declared
-    ]
 
 
 def _has_embedding(model: keras.Model) -> bool:

@@ -1,4 +1,4 @@
-"""Find layers in any Keras model: nested names and paths, inputs, memory layout."""
+"""Find layers in any Keras model: nested names and paths, kinds, inputs, memory layout."""
 
 from __future__ import annotations
 
@@ -12,6 +12,52 @@ from kvis2.types import LayerReference
 
 LAST_SPATIAL = "<last spatial feature map>"
 """The layer reference that stands for the last feature map before the spatial axes collapse."""
+
+
+# The one list of layers that are affine but for their activation, by how they sum.
+DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
+PLAIN_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+CONVOLUTIONS = (*PLAIN_CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
+_AFFINE: list[type] = [*DENSE, *CONVOLUTIONS]
+
+
+def register_affine(layer_class: type) -> None:
+    """Let kvis2 know a layer of one's own that is affine, in every method.
+
+    LRP then gives it the rules of dense layers, and folds a batch normalisation into it.
+
+    Args:
+        layer_class: A subclass of `keras.Layer` with the attributes `kernel`, `bias` (or None)
+            and `activation` (or None), whose output is `activation(sum over inputs and kernel +
+            bias)`, the outputs on the last axis of the kernel.
+
+    Example:
+        >>> register_affine(LocallyConnected)
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
+        raise TypeError(
+            f"Expected a class of Keras layers. Received: {layer_class!r}. Give the class, not "
+            "an instance."
+        )
+    if layer_class not in _AFFINE:
+        _AFFINE.append(layer_class)
+
+
+def is_affine(layer: keras.Operation) -> bool:
+    """Whether a layer is a sum of weighted inputs, apart from its activation."""
+    return isinstance(layer, tuple(_AFFINE))
+
+
+def entry_of(layer: keras.Operation) -> str:
+    """The name of the method through which Keras runs a layer: "call", or that of int8 weights."""
+    return "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
 
 
 def children(layer: keras.Operation) -> list[keras.Operation]:

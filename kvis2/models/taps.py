@@ -10,6 +10,8 @@ import keras
 import tensorflow as tf
 
 from kvis2.models import layers
+from kvis2.models.activations import activation_of
+from kvis2.models.layers import entry_of
 from kvis2.types import Override
 
 
@@ -29,13 +31,13 @@ def tap(
     calls: list[Call],
     tape: tf.GradientTape | None = None,
     separate: bool = False,
-    early: bool = False,
+    pre_activation: bool = False,
 ) -> Override:
     """An override that appends every call of `layer` to `calls` and changes nothing.
 
     With `separate` the tensor that is noted is a copy of its own, even where a layer passes the
     tensor of another on: what comes after the layer is computed from it, and not around it.
-    With `early` the output of a call is what enters the activation that is fused into the layer.
+    With `pre_activation` the output of a call is what enters the layer's activation.
     """
 
     def noted(output: Any) -> Any:
@@ -46,15 +48,19 @@ def tap(
         calls.append(Call(layer, output))
         return output
 
-    return handed_through(layer, noted, early)
+    return handed_through(layer, noted, pre_activation)
 
 
 def handed_through(
-    layer: keras.Operation, function: Callable[[Any], Any], early: bool = False
+    layer: keras.Operation, function: Callable[[Any], Any], pre_activation: bool = False
 ) -> Override:
     """An override that hands the output of `layer` through `function` before it goes on.
 
-    With `early` it is what enters the fused activation that is handed through.
+    With `pre_activation` it is what enters the layer's activation that is handed through: the one
+    that is fused into it, or the layer itself if it is one.
+
+    Raises:
+        ValueError: If the layer has no activation to look before.
     """
 
     def after(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,26 +71,28 @@ def handed_through(
         return wrapped
 
     def before(activation: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(activation)
         def wrapped(x: Any, *args: Any, **kwargs: Any) -> Any:
             return activation(function(x), *args, **kwargs)
 
         return wrapped
 
-    if not early:
-        return Override(layer, "call", after)
-    if not callable(getattr(layer, "activation", None)):
+    if not pre_activation:
+        return Override(layer, entry_of(layer), after)
+    attribute = activation_of(layer)
+    if attribute is None:
         raise ValueError(
-            "Expected a layer with a fused activation, to look at what enters it. Received: "
+            "Expected a layer with an activation, to look at what enters it. Received: "
             f"'{layer.name}', a {type(layer).__name__}. Leave `pre_activation` out."
         )
-    return Override(layer, "activation", before)
+    return Override(layer, attribute, before)
 
 
 def replacing(
     layer: keras.Operation,
     call_number: int,
     replaced: Callable[[tf.Tensor], tf.Tensor],
-    early: bool,
+    pre_activation: bool,
 ) -> Override:
     """Replaces the output of one of the calls of `layer`."""
     count = 0
@@ -94,7 +102,7 @@ def replacing(
         count += 1
         return replaced(output) if count == call_number + 1 else output
 
-    return handed_through(layer, in_its_turn, early)
+    return handed_through(layer, in_its_turn, pre_activation)
 
 
 def chosen(model: keras.Model, layer: keras.Operation, calls: Sequence[Call], index: int) -> Call:

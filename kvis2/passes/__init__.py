@@ -1,6 +1,7 @@
 """One compiled pass over a live model: the probe that runs it, its rows, samples, progress."""
 
 from kvis2.passes.compilation import UNTRACEABLE, Compiled, compiled, trace_count
+from kvis2.passes.method import LINEAR, Method, Report, Settings
 from kvis2.passes.probe import Probe, Survey, Trace
 from kvis2.passes.progress import reported, running
 from kvis2.passes.resampling import along, blur, resize
@@ -18,9 +19,13 @@ from kvis2.passes.sampling import (
 )
 
 __all__ = [
+    "LINEAR",
     "UNTRACEABLE",
     "Compiled",
+    "Method",
     "Probe",
+    "Report",
+    "Settings",
     "Survey",
     "Trace",
     "added_up",

@@ -1,16 +1,15 @@
 """One pass through a live model: scores, activations and gradients.
 
-A `Probe` is the only place that calls the model. It taps layers by overriding their `call` while
-the pass is traced, so a layer is reached at any depth of any kind of model, and it reads the live
-variables, so weights may change between calls. Passes are compiled and kept by
-`kvis2.passes.compilation`.
+A `Probe` watches one layer, or the inputs, while a `Runner` runs the model. It taps layers by
+overriding their `call` while the pass is traced, so a layer is reached at any depth of any kind of
+model. Passes are compiled and kept by `kvis2.passes.compilation`. This file is longer than others:
+watching, replacing and differentiating are ways of looking at one and the same forward pass.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import keras
@@ -23,10 +22,7 @@ from kvis2.models import (
     Steps,
     chosen,
     final_activation,
-    inlined,
-    is_function,
     joined,
-    overriding,
     packed_like,
     replacing,
     spatial_calls,
@@ -34,18 +30,9 @@ from kvis2.models import (
     tap,
     tensors_of,
 )
+from kvis2.passes.runner import Runner, operation_count, operations_since
+from kvis2.scores import Score
 from kvis2.types import LayerReference, Override, Tensors
-
-# A power of two scales exactly; it lifts float16 gradients over the smallest float16.
-_FLOAT16_SCALE = 1024.0
-
-
-_LEFT_BY_A_CALL: dict[str, Callable[[Any], Any]] = {
-    "_called": lambda called: called,
-    "_parent_path": lambda path: path,
-    "_losses": lambda _: [],
-    "_loss_ids": lambda _: set(),
-}
 
 
 class Trace(NamedTuple):
@@ -95,15 +82,27 @@ class Forward(NamedTuple):
     calls: list[Call]
 
 
+class _Seen:
+    """What tracing shows of the watched layer; shared by probes that watch the same."""
+
+    def __init__(self, layer: keras.Operation | None, searches: bool) -> None:
+        self.layer = layer
+        self.searches = searches
+        self.call_number = 0  # which call of the layer was chosen
+        self.is_repeated = False  # whether that was a call for every time step
+        self.output_shapes: list[tf.TensorShape] = []
+
+
 class Probe:
     """Scores, activations and gradients of one model in one pass; reads the live variables.
 
     Its methods take and return tensors and may be used eagerly or inside a `tf.function`;
-    `Compiled` makes one.
+    `Compiled` makes one. Nobody writes into a probe: `with_modifiers`, `reshaped`, `on_inputs` and
+    `on_layer` derive another.
 
     Args:
         model: A built model of any kind. It is neither copied nor changed.
-        layer: The layer to watch; None watches the inputs, `targets.LAST_SPATIAL` the last
+        layer: The layer to watch; None watches the inputs, `models.LAST_SPATIAL` the last
             feature map that the score depends on.
         modifiers: What to change about the model during the pass.
         call_index: Which call of a layer that the model calls more than once; the last by
@@ -111,8 +110,9 @@ class Probe:
             whose output is `(batch, time, ...)`.
         reshape: Applied to the activations of the watched layer before they are used, for
             instance tokens to a grid; gradients get the same shape.
-        pre_activation: Watch what enters the activation that is fused into the layer.
+        pre_activation: Watch what enters the activation of the layer.
         packing: The structure of the inputs of a model that declares none.
+
     """
 
     def __init__(
@@ -126,18 +126,60 @@ class Probe:
         pre_activation: bool = False,
         packing: Any = 0,
     ) -> None:
-        self.model = model
-        self.modifiers = tuple(modifiers)
-        self.call_index = call_index
-        self.reshape = reshape
-        self.pre_activation = pre_activation
-        self.packing = packing
-        searches = layer is None or layer == models.LAST_SPATIAL
-        self.layer = None if searches else models.find_layer(model, layer)
-        self._searches_layer = layer == models.LAST_SPATIAL
-        self.output_shapes: list[tf.TensorShape] = []
-        self.gradient_scale = _FLOAT16_SCALE if _has_float16(model) else 1.0
+        self._runner = Runner(model, modifiers, packing)
+        self._call_index = call_index
+        self._reshape = reshape
+        self._pre_activation = pre_activation
+        self._seen = _seen_of(model, layer)
         _check_layout(model)
+
+    @property
+    def model(self) -> keras.Model:
+        """The model that is run."""
+        return self._runner.model
+
+    @property
+    def layer(self) -> keras.Operation | None:
+        """The watched layer, once it is known; None for the inputs."""
+        return self._seen.layer
+
+    @property
+    def output_shapes(self) -> list[tf.TensorShape]:
+        """The static shapes of what the scores of the last forward pass saw."""
+        return self._seen.output_shapes
+
+    @property
+    def gradient_scale(self) -> float:
+        """What gradients are scaled by on their way: a power of two for half precision."""
+        return self._runner.gradient_scale
+
+    # -- derived probes ---------------------------------------------------------------------------
+
+    def with_modifiers(self, *modifiers: Modifier) -> Probe:
+        """A probe that watches the same with further modifiers."""
+        other = copy.copy(self)
+        other._runner = self._runner.with_modifiers(*modifiers)
+        return other
+
+    def reshaped(self, reshape: Callable[[tf.Tensor], tf.Tensor]) -> Probe:
+        """A probe that watches the same, its activations reshaped unless they are already."""
+        other = copy.copy(self)
+        other._reshape = self._reshape or reshape
+        return other
+
+    def on_inputs(self, *modifiers: Modifier) -> Probe:
+        """A probe of the same model that watches the inputs, with further modifiers."""
+        other = self.with_modifiers(*modifiers)
+        other._seen = _Seen(None, False)
+        return other
+
+    def on_layer(self, layer: LayerReference) -> Probe:
+        """A probe of the same model that watches another layer."""
+        other = copy.copy(self)
+        other._seen = _seen_of(self.model, layer)
+        return other
+
+    # -- scores -----------------------------------------------------------------------------------
 
     def __call__(self, score: Any, inputs: Tensors) -> Trace:
         """One forward pass, and one backward pass as far as the watched layer.
@@ -151,12 +193,26 @@ class Probe:
         forward = self._forward(score, inputs)
         total = self._total(forward)
         watched = self._watched(forward, inputs, total)
-        gradients = self._gradients(total, tensors_of(watched), inputs)
+        gradients = self._runner.gradients(total, tensors_of(watched), inputs)
         return self._trace(inputs, forward, total, watched, gradients)
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
         """The scores alone, `(batch,)`: one forward pass."""
         return self._total(self._forward(score, inputs))
+
+    def layer_scores(
+        self, score: Score, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tf.Tensor:
+        """The scores of the watched layer's output in the place of the model's.
+
+        Args:
+            score: What the output is scored by.
+            inputs: The flat inputs.
+            seen: Applied to the output in the layer's own layout.
+        """
+        features = self.features(inputs, seen)
+        self._seen.output_shapes = [features.shape]
+        return tf.cast(score(features), tf.float32)
 
     def fixed(self, score: Any, inputs: Tensors) -> Any:
         """`score` with the predicted classes of `inputs` made definite: one forward pass.
@@ -187,14 +243,14 @@ class Probe:
             replaced: The layer's own output, in its own layout, -> what to go on with.
         """
         assert self.layer is not None, "a pass that finds the layer comes first"
-        if self._is_repeated:
+        if self._seen.is_repeated:
             path = models.layer_path(self.model, self.layer)
             raise ValueError(
                 "Expected a layer outside of a TimeDistributed, to go on with another output. "
                 f"Received: '{path}', which is called once for every time step. Use a method with "
                 "gradients, such as GradCAM, or name the TimeDistributed layer itself."
             )
-        override = replacing(self.layer, self._call_number, replaced, self.pre_activation)
+        override = replacing(self.layer, self._seen.call_number, replaced, self._pre_activation)
         return self._total(self._forward(score, inputs, further=[override]))
 
     def gradients_at(
@@ -223,29 +279,16 @@ class Probe:
         if eager:
             gradients = tape.gradient(scaled, sources)
         else:
-            gradients = self._gradients(total, sources, inputs)
-        exact = [None if each is None else self._unscaled(each) for each in gradients]
+            gradients = self._runner.gradients(total, sources, inputs)
+        exact = [None if each is None else self._runner.unscaled(each) for each in gradients]
         found = zip(calls, exact[len(inputs) :], strict=True)
         return exact[: len(inputs)], [(call, each) for call, each in found if each is not None]
 
-    def on_inputs(self, *modifiers: Modifier) -> Probe:
-        """A probe of the same model that watches the inputs, with further modifiers."""
-        other = copy.copy(self)
-        other.layer, other._searches_layer = None, False
-        other.modifiers = (*self.modifiers, *modifiers)
-        return other
-
-    def on_layer(self, layer: LayerReference) -> Probe:
-        """A probe of the same model that watches another layer."""
-        other = copy.copy(self)
-        other.layer, other._searches_layer = models.find_layer(self.model, layer), False
-        return other
-
     def survey(self, score: Any, inputs: Tensors) -> Survey:
         """What the model computes, for those who want to know it: one forward pass."""
-        start = _operation_count()
+        start = operation_count()
         forward = self._forward(score, inputs)
-        operations = _operations_since(start)
+        operations = operations_since(start)
         calls = self._spatial_calls(forward, inputs, self._total(forward))
         activations = [final_activation(each)[0] for each in forward.results]
         sizes = [spatial_sizes(call, self.model) for call in calls]
@@ -255,7 +298,7 @@ class Probe:
         """Output of the watched layer in its own layout and dtype: one forward pass."""
         own = [call for call in self._called(inputs)[1] if call.layer is self.layer]
         # A layer that was searched for is tapped among all others; its call is known by now.
-        call = own[self._call_number] if self._searches_layer else self._chosen_call(own)
+        call = own[self._seen.call_number] if self._seen.searches else self._chosen_call(own)
         output = call.output
         return tf.stack(output, axis=1) if isinstance(output, Steps) else output
 
@@ -289,26 +332,17 @@ class Probe:
             gradients = tape.gradient(scaled, sources)
         else:  # `tf.gradients` sees the ReLU gradients of the modifiers, a tape does not.
             gradients = tf.gradients(scaled, sources)
-        return values, [None if g is None else self._unscaled(g) for g in gradients]
+        return values, [None if g is None else self._runner.unscaled(g) for g in gradients]
 
     def _called(
         self,
         inputs: Tensors,
         tape: tf.GradientTape | None = None,
         further: Sequence[Override] = (),
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, list[Call]]:
         """The model's result, and the calls of the watched layers."""
         calls: list[Call] = []
-        start = _operation_count()
-        with ExitStack() as stack:
-            # What is replaced is replaced inside; the taps see the result.
-            stack.enter_context(overriding([*further, *self._overrides(calls, tape)]))
-            stack.enter_context(self._gradient_map())
-            # No variable of the model is assigned and no loss is added, whatever a layer does.
-            stack.enter_context(keras.StatelessScope())
-            result = self.model(self._packed(inputs), training=False)
-        for modifier in self.modifiers:
-            modifier.check(_operations_since(start))
+        result = self._runner(inputs, [*further, *self._taps(calls, tape)])
         return result, calls
 
     def _forward(
@@ -325,65 +359,34 @@ class Probe:
         results, outputs, scored = _flat(result), [], []
         for part, output in zip(parts, results, strict=True):
             activation = final_activation(output)[0]
-            explained = output
-            for modifier in () if hidden.is_scored else self.modifiers:
-                explained = modifier.output(explained)
+            explained = output if hidden.is_scored else self._runner.explained(output)
             outputs.append(tf.cast(explained, tf.float32))
             scored.append(_as_classes(outputs[-1], activation, explained is not output, part))
-        self.output_shapes = [output.shape for output in scored]
+        self._seen.output_shapes = [output.shape for output in scored]
         return Forward(results, outputs, scored, parts, calls)
-
-    def _gradients(self, total: tf.Tensor, sources: Tensors, inputs: Tensors) -> list[Any]:
-        """Scaled gradients of the scores, which are not computed if nothing else asks for them."""
-        known = total.shape.is_fully_defined()  # One score for all samples, or a fixed batch.
-        shape = total.shape if known else tf.shape(inputs[0])[:1]
-        return tf.gradients(total, sources, grad_ys=tf.fill(shape, self.gradient_scale))
 
     def _total(self, forward: Forward) -> tf.Tensor:
         pairs = zip(forward.parts, forward.scored, strict=True)
         return tf.add_n([tf.cast(part(output), tf.float32) for part, output in pairs])
 
-    def _overrides(self, calls: list[Call], tape: tf.GradientTape | None) -> list[Override]:
+    def _taps(self, calls: list[Call], tape: tf.GradientTape | None) -> list[Override]:
         inside = [layer for _, layer in models.walk(self.model)]
-        found = [inlined(each) for each in [self.model, *inside] if is_function(each.call)]
-        found += [each for modifier in self.modifiers for each in modifier.overrides(self.model)]
-        # A call marks a layer as called and clears the losses that the last one left in it.
-        found += [
-            Override(layer, name, empty)
-            for layer in (self.model, *inside)
-            for name, empty in _LEFT_BY_A_CALL.items()
-            if name in vars(layer)
-        ]
         repeats = [each for each in inside if isinstance(each, keras.layers.TimeDistributed)]
-        found += [joined(each, calls) for each in repeats]
-        if self._searches_layer:
+        found = [joined(each, calls) for each in repeats]
+        if self._seen.searches:
             return found + [tap(layer, calls, tape) for layer in inside]
         watched = [] if self.layer is None else [self.layer]
-        early = self.pre_activation
-        return found + [tap(layer, calls, tape, separate=True, early=early) for layer in watched]
-
-    def _gradient_map(self) -> Any:
-        replaced = {k: v for each in self.modifiers for k, v in each.gradients().items()}
-        if not replaced:
-            return ExitStack()
-        if tf.executing_eagerly():
-            raise ValueError(
-                "Expected a model that can be traced into a graph, to change the gradient of its "
-                f"ReLUs. Received: '{self.model.name}', which runs eagerly only. Use a method "
-                "without GuidedReLU or DeconvReLU."
-            )
-        return tf.compat.v1.get_default_graph().gradient_override_map(replaced)
-
-    def _packed(self, inputs: Tensors) -> Any:
-        structure = models.input_structure(self.model)
-        return keras.tree.pack_sequence_as(self.packing if structure is None else structure, inputs)
+        early = self._pre_activation
+        return found + [
+            tap(each, calls, tape, separate=True, pre_activation=early) for each in watched
+        ]
 
     def _watched(self, forward: Forward, inputs: Tensors, total: tf.Tensor) -> Any:
         """What to differentiate by: a tensor or `Steps` of the layer, or the list of inputs."""
-        if self.layer is None and not self._searches_layer:
+        if self.layer is None and not self._seen.searches:
             return inputs
         calls = forward.calls
-        if self._searches_layer:
+        if self._seen.searches:
             calls = self._spatial_calls(forward, inputs, total)
             if not calls:
                 raise ValueError(
@@ -391,26 +394,21 @@ class Probe:
                     f"pooling. Received: '{self.model.name}', in which none was found on the way "
                     "to the score. Name one with `layer=` (and `reshape=` for tokens)."
                 )
-            self.layer = calls[-1].layer
+            self._seen.layer = calls[-1].layer
             calls = [call for call in calls if call.layer is self.layer]
         chosen = self._chosen_call(calls)
         own = [call for call in forward.calls if call.layer is self.layer]
-        self._call_number = next(i for i, call in enumerate(own) if call is chosen)
-        self._is_repeated = isinstance(chosen.output, Steps)
+        self._seen.call_number = next(i for i, call in enumerate(own) if call is chosen)
+        self._seen.is_repeated = isinstance(chosen.output, Steps)
         return chosen.output
 
     def _spatial_calls(self, forward: Forward, inputs: Tensors, total: tf.Tensor) -> list[Call]:
         outputs = [*forward.results, *forward.outputs, *forward.scored]
         return spatial_calls(self.model, forward.calls, inputs, outputs, total)
 
-    _call_number = 0
-    """Which call of the watched layer was chosen, once it is known."""
-    _is_repeated = False
-    """Whether that was a call for every time step."""
-
     def _chosen_call(self, calls: Sequence[Call]) -> Call:
         assert self.layer is not None
-        return chosen(self.model, self.layer, calls, self.call_index)
+        return chosen(self.model, self.layer, calls, self._call_index)
 
     def _trace(
         self,
@@ -421,7 +419,7 @@ class Probe:
         gradients: list[Any],
     ) -> Trace:
         if self.layer is None:
-            exact = [self._unscaled(g) if g is not None else None for g in gradients]
+            exact = [self._runner.unscaled(g) if g is not None else None for g in gradients]
             return Trace(inputs, forward.outputs, total, watched, exact)
         if all(each is None for each in gradients):
             path = models.layer_path(self.model, self.layer)
@@ -433,7 +431,7 @@ class Probe:
             )
         sources = tensors_of(watched)
         pairs = zip(gradients, sources, strict=True)
-        found = [tf.zeros_like(x) if g is None else self._unscaled(g) for g, x in pairs]
+        found = [tf.zeros_like(x) if g is None else self._runner.unscaled(g) for g, x in pairs]
         return Trace(
             inputs,
             forward.outputs,
@@ -444,7 +442,7 @@ class Probe:
 
     def _eager_trace(self, score: Any, inputs: Tensors) -> Trace:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            if self.layer is None and not self._searches_layer:
+            if self.layer is None and not self._seen.searches:
                 tape.watch([each for each in inputs if each.dtype.is_floating])
             forward = self._forward(score, inputs, tape)
             total = self._total(forward)
@@ -464,8 +462,8 @@ class Probe:
 
     def grid(self, activations: tf.Tensor) -> tf.Tensor:
         """Activations of any layout as (batch, *spatial, channels)."""
-        if self.reshape is not None:
-            return self.reshape(activations)
+        if self._reshape is not None:
+            return self._reshape(activations)
         rank = activations.shape.rank
         if rank < 3:
             path = models.layer_path(self.model, self.layer)
@@ -492,7 +490,8 @@ class _HiddenOutput:
         if not self.is_scored:
             return []
         self._layer = models.find_layer(self._model, self._score.layer)
-        return [tap(self._layer, self._calls, early=self._score.pre_activation)]
+        early = self._score.pre_activation
+        return [tap(self._layer, self._calls, pre_activation=early)]
 
     def instead_of(self, result: Any) -> Any:
         if not self.is_scored:
@@ -502,6 +501,12 @@ class _HiddenOutput:
         if rank > 2 and models.data_format(self._model, self._layer) == "channels_first":
             return tf.transpose(output, [0, *range(2, rank), 1])
         return output
+
+
+def _seen_of(model: keras.Model, layer: LayerReference | None) -> _Seen:
+    if layer is None or layer == models.LAST_SPATIAL:
+        return _Seen(None, searches=layer is not None)
+    return _Seen(models.find_layer(model, layer), searches=False)
 
 
 def _check_layout(model: keras.Model) -> None:
@@ -520,7 +525,9 @@ def _as_classes(
     output: tf.Tensor, activation: str | None, linear: bool, score: scores.Score
 ) -> tf.Tensor:
     """A one-unit sigmoid as two classes, for a score that selects a class."""
-    if not (activation == "sigmoid" and score.selects_class and output.shape[-1] == 1):
+    if not (
+        activation == "sigmoid" and isinstance(score, scores.ClassScore) and output.shape[-1] == 1
+    ):
         return output
     opposite = -output if linear else 1.0 - output
     return tf.concat([opposite, output], axis=-1)
@@ -530,20 +537,3 @@ def _flat(outputs: Any) -> Tensors:
     if isinstance(outputs, dict):
         return [outputs[name] for name in sorted(outputs)]
     return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
-
-
-def _has_float16(model: keras.Model) -> bool:
-    layers = [model, *(layer for _, layer in models.walk(model))]
-    return any(getattr(layer, "compute_dtype", None) == "float16" for layer in layers)
-
-
-def _operation_count() -> int:
-    if tf.executing_eagerly():
-        return 0
-    return len(tf.compat.v1.get_default_graph().get_operations())
-
-
-def _operations_since(start: int) -> list[tf.Operation]:
-    if tf.executing_eagerly():
-        return []
-    return tf.compat.v1.get_default_graph().get_operations()[start:]

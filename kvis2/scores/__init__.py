@@ -3,6 +3,7 @@
 from kvis2.scores.outputs import (
     BinaryScore,
     CategoricalScore,
+    ClassScore,
     ContrastScore,
     FunctionScore,
     InactiveScore,
@@ -18,6 +19,7 @@ from kvis2.scores.units import DirectionScore, FeatureScore, UnitsScore
 __all__ = [
     "BinaryScore",
     "CategoricalScore",
+    "ClassScore",
     "ContrastScore",
     "DirectionScore",
     "FeatureScore",

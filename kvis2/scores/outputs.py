@@ -26,9 +26,6 @@ class Score:
     axis of length one stands for every sample. All other attributes must be hashable.
     """
 
-    selects_class = False
-    """Whether a one-unit sigmoid output is to be seen as the two classes `[-z, z]`."""
-
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
         """The score of each sample.
 
@@ -48,7 +45,11 @@ class Score:
         """Raise if this score does not fit an output of the static `shape`."""
 
 
-class CategoricalScore(Score):
+class ClassScore(Score):
+    """Base of the scores that choose a class: of a one-unit sigmoid, one of two, `[-z, z]`."""
+
+
+class CategoricalScore(ClassScore):
     """The output of one class: `score_n = output[n, ..., index_n]`, averaged over any space.
 
     Args:
@@ -58,8 +59,6 @@ class CategoricalScore(Score):
     Example:
         >>> Saliency(model)(CategoricalScore([1, 294, 413]), images)
     """
-
-    selects_class = True
 
     def __init__(self, indices: int | Sequence[int]) -> None:
         self.indices = _integers(indices)
@@ -83,10 +82,8 @@ def _integers(indices: Any) -> np.ndarray:
     return array.astype(np.int32)
 
 
-class PredictedScore(Score):
+class PredictedScore(ClassScore):
     """The output of the class that the model predicts for each sample: `max_c output[n, c]`."""
-
-    selects_class = True
 
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
         """The largest output of each sample."""
@@ -103,7 +100,7 @@ class PredictedScore(Score):
 _ANY_CLASS = CategoricalScore(0)
 
 
-class BinaryScore(Score):
+class BinaryScore(ClassScore):
     """A one-unit output or its opposite: `score_n = output_n` if target_n is True, else minus it.
 
     The opposite of a probability p is 1 - p, where the sigmoid itself is explained.
@@ -115,8 +112,6 @@ class BinaryScore(Score):
     Example:
         >>> GradCAM(cat_or_not)(BinaryScore([True, False]), images)
     """
-
-    selects_class = True
 
     def __init__(self, targets: bool | Sequence[bool]) -> None:
         array = np.atleast_1d(np.asarray(targets))
@@ -180,7 +175,7 @@ class RegressionScore(Score):
 _SIGNS = {"increase": 1.0, "decrease": -1.0}
 
 
-class ContrastScore(Score):
+class ContrastScore(ClassScore):
     """Why this class and not that one: `score_n = output[n, a_n] - output[n, b_n]`.
 
     Args:
@@ -190,8 +185,6 @@ class ContrastScore(Score):
     Example:
         >>> GradCAM(model)(ContrastScore(243, 242), images)  # why bull mastiff, not boxer
     """
-
-    selects_class = True
 
     def __init__(self, a: int | Sequence[int], b: int | Sequence[int]) -> None:
         self.a = _integers(a)
@@ -207,7 +200,7 @@ class ContrastScore(Score):
         _check_classes(self.b, shape)
 
 
-class SegmentationScore(Score):
+class SegmentationScore(ClassScore):
     """One class of a segmentation map in one region: its mean over the pixels of a mask.
 
     `score_n = sum_p mask[n, p] * output[n, p, class_n] / sum_p mask[n, p]`
@@ -227,8 +220,6 @@ class SegmentationScore(Score):
     Example:
         >>> GradCAM(unet, layer="bottleneck")(SegmentationScore(2, predicted == 2), images)
     """
-
-    selects_class = True
 
     def __init__(self, class_index: int | Sequence[int], mask: Any = None) -> None:
         self.indices = _integers(class_index)

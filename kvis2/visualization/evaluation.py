@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2.explainers import Explainer
-from kvis2.passes import Probe
+from kvis2.models import Batch, output_count
+from kvis2.passes import Method, Probe
 from kvis2.regularizers import NormalizeGradient
-from kvis2.scores import Score
+from kvis2.scores import Score, as_scores
 from kvis2.types import Tensors
 from kvis2.visualization import graphs
 from kvis2.visualization.losses import Loss
@@ -100,7 +100,7 @@ def _unchanged(activations: tf.Tensor) -> tf.Tensor:
     return activations
 
 
-class Evaluation(Explainer):
+class Evaluation(Method):
     """Weighted losses, the value of a tensor and their gradient by it, for a whole batch at once.
 
     Args:
@@ -109,16 +109,7 @@ class Evaluation(Explainer):
         norm_per_sample: Whether by each sample's own, rather than that of the batch.
         **options: As for `kvis2.Explainer`.
 
-    Attributes:
-        losses: float32 `(losses,)`, weighted; after a call.
-        values: The tensor, `(batch, ...)`.
-        gradient: Of the sum of losses, in the same shape.
     """
-
-    reports = ("losses", "values", "gradient")
-    losses: np.ndarray
-    values: np.ndarray
-    gradient: np.ndarray
 
     def __init__(
         self, model: keras.Model, *, norm_grads: bool, norm_per_sample: bool, **options: Any
@@ -127,8 +118,8 @@ class Evaluation(Explainer):
         self.norm_grads = norm_grads
         self.norm_per_sample = norm_per_sample
 
-    def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
-        """No map; the three reports."""
+    def compute(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor]:
+        """What `measured` returns."""
         trace = probe(score, inputs)
         on_input = probe.layer is None
         values = trace.activations[0] if on_input else trace.activations
@@ -141,7 +132,28 @@ class Evaluation(Explainer):
         losses = [part(output) for part, output in zip(score, trace.outputs, strict=True)]
         if self.norm_grads:
             gradient = self._normalized(gradient)
-        return [*(None for _ in inputs), tf.stack(losses), values, gradient]
+        return [tf.stack(losses), values, gradient]
+
+    def measured(
+        self, weighted: Sequence[Score], images: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Losses, values and gradient for a whole batch in one pass.
+
+        Args:
+            weighted: The scores of the `LossModel`.
+            images: What the model takes, `(batch, ...)`.
+
+        Returns:
+            float32: the weighted losses `(losses,)`, the tensor `(batch, ...)`, and the gradient of
+            the sum of the losses in the same shape.
+        """
+        batch = Batch(self.model, images)
+        score = as_scores(weighted, batch.size, output_count(self.model))
+        ((losses, values, gradient),) = self.chunks(score, batch, batch.size)
+        assert losses is not None
+        assert values is not None
+        assert gradient is not None
+        return losses, values, gradient
 
     def _normalized(self, gradient: tf.Tensor) -> tf.Tensor:
         if self.norm_per_sample:

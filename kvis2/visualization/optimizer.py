@@ -176,17 +176,15 @@ class Optimizer:
             )
 
     def _evaluate(self, x: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        evaluation = self._evaluation
-        evaluation.batch_size = len(x)
-        evaluation(self._scores, x)
-        for name, found in (("loss", evaluation.losses), ("gradient", evaluation.gradient)):
+        losses, values, gradient = self._evaluation.measured(self._scores, x)
+        for name, found in (("loss", losses), ("gradient", gradient)):
             if not np.isfinite(found).all():
                 raise ValueError(
                     f"Expected a finite {name}. Received: NaN or infinity at step {step + 1}, "
-                    f"with losses {self._named(evaluation.losses)}. Start from another seed, take "
+                    f"with losses {self._named(losses)}. Start from another seed, take "
                     "smaller steps (`learning_rate`), or look for the loss that has none."
                 )
-        return evaluation.losses, evaluation.gradient, evaluation.values
+        return losses, gradient, values
 
     def _named(self, losses: np.ndarray) -> list[tuple[str, float]]:
         return [(name, float(loss)) for name, loss in zip(self.names, losses, strict=True)]

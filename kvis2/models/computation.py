@@ -1,0 +1,147 @@
+"""What a model computes, as far as its layers tell: when a pass that was kept no longer holds.
+
+Weights are read live, so a kept pass follows them. It does not follow another activation, LoRA
+weights, quantisation, a popped head or a changed number that `call` reads: these are attributes
+of layers, and are compared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kvis2.models.layers import walk
+
+# What building, calling, training and saving leave in a layer, and no forward pass reads.
+_BOOKKEEPING = frozenset(
+    (
+        *("_tracker", "_tracked", "_lock", "_auto_config", "_path", "_parent_path", "built"),
+        *("build", "quantize"),  # wrapped for each instance, which they keep alive
+        *("_called", "_losses", "_loss_ids", "_losses_override", "_metrics", "_seed_generators"),
+        *("_inbound_nodes", "_outbound_nodes", "_saved_model_inputs_spec", "_input_spec"),
+        *("_saved_model_arg_spec", "_build_shapes_dict", "_convert_input_args", "supports_jit"),
+        *("_call_signature", "call_signature_parameters", "_trainable_variables"),
+        *("_non_trainable_variables", "optimizer", "stop_training", "stop_predicting", "history"),
+        *("stop_evaluating", "_compiled_trainable_state"),
+        *("train_function", "test_function", "predict_function", "_compile_config", "compiled"),
+        *("_compile_loss", "_compile_metrics", "_loss_tracker", "_initial_epoch", "_jit_compile"),
+        *("_compute_loss_has_training_arg", "_distribute_strategy"),
+        *("steps_per_execution", "unrolled_steps_per_execution", "_eval_epoch_iterator"),
+    )
+)
+_PLAIN = (bool, int, float, str, bytes, type(None))
+_MOST_ITEMS = 256  # Of a list that is compared item by item.
+
+
+class Computation:
+    """What a model computed when this was made.
+
+    Args:
+        model: A built model. It is not kept alive.
+        unsteady: Attributes, as `differences` gives them, that say nothing: those that a trace
+            changes by itself, such as a count of calls.
+    """
+
+    def __init__(
+        self, model: keras.Model, unsteady: frozenset[tuple[str, str]] = frozenset()
+    ) -> None:
+        self._unsteady = unsteady
+        self._values = _values_of(model)
+        # The dictionaries of all layers, but not of the model itself, which would be kept alive.
+        self._inside = [vars(layer) for _, layer in walk(model)]
+        self._identities = self._identities_now(model)
+        self._containers = [(each, _frozen(each, model)) for each in _containers_of(model)]
+
+    def holds(self, model: keras.Model) -> bool:
+        """Whether `model` still computes the same: quick where no attribute was touched."""
+        touched = self._identities_now(model) != self._identities or any(
+            _frozen(each, model) != frozen for each, frozen in self._containers
+        )
+        if not touched:
+            return True
+        now = Computation(model, self._unsteady)
+        if self.differences(now):
+            return False
+        vars(self).update(vars(now))
+        return True
+
+    def _identities_now(self, model: keras.Model) -> list[tuple[int, ...]]:
+        """Which objects the attributes of all layers are, and how many layers each one has.
+
+        `_values` keeps the objects alive, so that no other gets the place in memory of one.
+        """
+        return [
+            (*map(id, each.values()), len(each.get("_layers", ())))
+            for each in (vars(model), *self._inside)
+        ]
+
+    def differences(self, other: Computation) -> frozenset[tuple[str, str]]:
+        """The attributes, (path, name), in which two computations differ."""
+        keys = self._values.keys() | other._values.keys()
+        found = {k for k in keys if not _same(self._values.get(k), other._values.get(k))}
+        return frozenset(found - self._unsteady)
+
+
+def _values_of(model: keras.Model) -> dict[tuple[str, str], Any]:
+    """The attributes of all layers as values that can be compared."""
+    return {
+        (path, name): _frozen(value, model)
+        for path, layer in [("", model), *walk(model)]
+        for name, value in [("class", type(layer)), *_attributes(layer)]
+    }
+
+
+def _containers_of(model: keras.Model) -> list[Any]:
+    """Lists and dicts among the attributes, which change in place."""
+    return [
+        value
+        for layer in [model, *(each for _, each in walk(model))]
+        for name, value in _attributes(layer)
+        if isinstance(value, list | dict) and value
+        if not name.startswith(("_nodes", "_operations", "_layers"))
+    ]
+
+
+def _attributes(layer: Any) -> list[tuple[str, Any]]:
+    return [
+        (name, value)
+        for name, value in vars(layer).items()
+        if name not in _BOOKKEEPING and not name.startswith("_self_")
+    ]
+
+
+def _frozen(value: Any, model: keras.Model) -> Any:
+    """A value to compare: plain ones by value, layers, variables and functions by identity."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, list | tuple) and len(value) <= _MOST_ITEMS:
+        return tuple(_frozen(each, model) for each in value)
+    if isinstance(value, dict) and len(value) <= _MOST_ITEMS:
+        return tuple((repr(key), _frozen(each, model)) for key, each in value.items())
+    if isinstance(value, keras.DTypePolicy):
+        return repr(value.get_config())
+    bound = getattr(value, "__self__", None)
+    if bound is not None and isinstance(value, Callable):  # type: ignore[arg-type]
+        return getattr(value, "__func__", None)
+    if value is model:
+        return None
+    return _Identity(value)
+
+
+class _Identity:
+    """An object that equals itself alone, kept alive so that its place is not reused."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self._value is other._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other
