@@ -152,7 +152,7 @@ class LRP(Attribution):
             return super().reduced(attributions, probe, inputs)
         (relevance,) = attributions
         assert relevance is not None
-        return [relevance if feeds(each, relevance) else None for each in inputs]
+        return [relevance if feeds(each, probe, inputs) else None for each in inputs]
 
 
 def _channels_last(first: bool, relevance: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ force while one pass is traced. Nothing here runs a model by itself.
 from kvis2.models.activations import (
     ActivationKind,
     activation_of,
+    buried_activation,
     counted,
     final_activation,
     kind_of_layer,
@@ -35,6 +36,7 @@ from kvis2.models.layers import (
     spatial_axes,
     walk,
 )
+from kvis2.models.meaning import Meaning, meaning_of
 from kvis2.models.modifiers import (
     DeconvReLU,
     GuidedReLU,
@@ -44,6 +46,7 @@ from kvis2.models.modifiers import (
     modified,
 )
 from kvis2.models.overrides import overriding
+from kvis2.models.spaces import axes_between, input_space
 from kvis2.models.taps import (
     Call,
     Steps,
@@ -72,12 +75,15 @@ __all__ = [
     "FoldBatchNorm",
     "GuidedReLU",
     "LinearOutput",
+    "Meaning",
     "Modifier",
     "Steps",
     "TokenGrid",
     "activation_of",
     "ancestors",
     "as_modifiers",
+    "axes_between",
+    "buried_activation",
     "check_built",
     "chosen",
     "counted",
@@ -85,6 +91,7 @@ __all__ = [
     "final_activation",
     "find_layer",
     "inlined",
+    "input_space",
     "input_structure",
     "is_affine",
     "is_function",
@@ -92,6 +99,7 @@ __all__ = [
     "kind_of_layer",
     "kind_of_operation",
     "layer_path",
+    "meaning_of",
     "modified",
     "output_count",
     "output_names",

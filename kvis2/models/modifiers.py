@@ -19,7 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2.models.activations import RELABELLING, activation, called, counted, final_activation
+from kvis2.models.activations import (
+    activation,
+    buried_activation,
+    counted,
+    final_activation,
+)
 from kvis2.types import Override
 
 
@@ -62,35 +67,21 @@ class LinearOutput(Modifier):
         """The argument of the final softmax or sigmoid of `output`."""
         name, argument = final_activation(output)
         if name is None and tf.is_symbolic_tensor(output):
-            _warn_of_buried_softmax(output.op)
+            _warn_of_buried(output)
         return argument
 
 
-_ELEMENTWISE = {"Mul", "AddV2", "Sub", "RealDiv", "ConcatV2", "Pow", "Log", "Maximum", "Minimum"}
-
-
-def _warn_of_buried_softmax(operation: tf.Operation) -> None:
-    """Say so if `operation` computes with a softmax elementwise: its logits are not found."""
-    passed: list[str] = []
-    pending = [operation]
-    for _ in range(32):
-        if not pending:
-            return
-        each = pending.pop()
-        if "Softmax" in called(each):
-            passed.append("the end of a tf.function")
-        if passed and (each.type == "Softmax" or passed[-1] == "the end of a tf.function"):
-            warnings.warn(
-                "Expected the softmax to be the last step of the model, so that the score before "
-                f"it can be explained. Received: a softmax followed by {', '.join(passed)}. The "
-                "output is explained as it is; pass `model_modifier=None` if that is what you "
-                "mean.",
-                stacklevel=2,
-            )
-            return
-        if each.type in _ELEMENTWISE or each.type in RELABELLING:
-            passed.append(each.type)
-            pending.extend(tensor.op for tensor in each.inputs)
+def _warn_of_buried(output: tf.Tensor) -> None:
+    """Say so if an output is computed from a softmax or sigmoid: its logits are not found."""
+    buried = buried_activation(output)
+    if buried is not None:
+        name, passed = buried
+        warnings.warn(
+            f"Expected the {name} to be the last step of the model, so that the score before it "
+            f"can be explained. Received: a {name} followed by {', '.join(passed)}. The output is "
+            "explained as it is; pass `model_modifier=None` if that is what you mean.",
+            stacklevel=2,
+        )
 
 
 _RELU_GRADIENTS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
