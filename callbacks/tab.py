@@ -167,7 +167,7 @@ class TabCards:
             probabilities: `(cards, classes)` in 0..1; `(cards, 1)` are those of class 1 of 2.
             explained: The class that each map explains, `(cards,)`; -1 where there is none.
             heat_in_box: Share of the heat in the boxes, `(cards,)` in 0..1, as
-                `kvis2.energy_in_box` has it; NaN where there is no box.
+                `kvis2.localization.energy_in_box` has it; NaN where there is no box.
             scalars: Curves to be shown beside the cards, by name. The means over all cards of
                 `correct`, `label_probability`, `heat_in_box` and `drift` come by themselves.
 
