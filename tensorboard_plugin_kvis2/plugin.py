@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -131,8 +133,7 @@ class ExplanationsPlugin(base_plugin.TBPlugin):
 
     def _probes(self, asked: _Asked) -> tuple[Any, str]:
         """List the cards of one explainer, a page at a time; its class names with the first."""
-        record = self._probes_record(asked)
-        header = self._log.header(asked.context, asked.experiment, record)
+        (header,) = self._headers_of(asked, [self._probes_record(asked)])
         start, count = asked.number("from", 0), asked.number("count", _PAGE)
         if start < 0 or not 0 < count <= _PAGE:
             raise errors.InvalidArgumentError(f"expected from >= 0 and count within 1..{_PAGE}")
@@ -143,43 +144,43 @@ class ExplanationsPlugin(base_plugin.TBPlugin):
         return page, "application/json"
 
     def _headers(self, asked: _Asked) -> tuple[Any, str]:
-        """List what every step says of itself, with the curves over all cards."""
-        headers = [
-            {"step": record.step, **self._log.header(asked.context, asked.experiment, record)}
-            for record in self._map_records(asked)
-        ]
+        """List what steps say of themselves, with the curves over all cards; all, or `steps`."""
+        records = self._map_records(asked)
+        if "steps" in asked.request.args:
+            records = at_steps(records, asked.numbers("steps", _MOST_STEPS))
+        found = zip(records, self._headers_of(asked, records), strict=True)
+        headers = [{"step": record.step, **header} for record, header in found]
         return {"headers": headers}, "application/json"
 
     def _numbers(self, asked: _Asked) -> tuple[Any, str]:
         """Serve the numbers of all cards at one step, column by column."""
-        (record,) = at_steps(self._map_records(asked), [asked.number("step")])
-        return self._log.blob(asked.context, asked.experiment, record, 1), _BINARY
+        records = at_steps(self._map_records(asked), [asked.number("step")])
+        return self._blobs(asked, records, 1)[0], _BINARY
 
     def _numbers_of_row(self, asked: _Asked) -> tuple[Any, str]:
         """Serve the numbers of one card at every step, step by step."""
-        row = asked.number("row")
-        parts = [
-            numbers_of(self._blob(asked, record, 1), row, self._rows(asked, record))
-            for record in self._map_records(asked)
-        ]
-        return b"".join(parts), _BINARY
+        row, records = asked.number("row"), self._map_records(asked)
+        headers = self._headers_of(asked, records)
+        found = zip(self._blobs(asked, records, 1), headers, strict=True)
+        return b"".join(numbers_of(blob, row, header["rows"]) for blob, header in found), _BINARY
 
     def _maps(self, asked: _Asked) -> tuple[Any, str]:
         """Serve the maps of some cards at some steps: for each step, each card's cells."""
         rows, steps = asked.numbers("rows", _MOST_ROWS), asked.numbers("steps", _MOST_STEPS)
-        parts: list[bytes] = []
-        for record in at_steps(self._map_records(asked), steps):
-            parts.append(rows_of(self._blob(asked, record, 2), rows, self._rows(asked, record)))
-            if sum(map(len, parts)) > _MOST_BYTES:
-                raise errors.InvalidArgumentError("expected fewer rows or steps at once")
-        return b"".join(parts), _BINARY
+        records = at_steps(self._map_records(asked), steps)
+        headers = self._headers_of(asked, records)
+        cells = sum(math.prod(header["grid"]) for header in headers)
+        if cells * len(rows) > _MOST_BYTES:
+            raise errors.InvalidArgumentError("expected fewer rows or steps at once")
+        found = zip(self._blobs(asked, records, 2), headers, strict=True)
+        return b"".join(rows_of(blob, rows, header["rows"]) for blob, header in found), _BINARY
 
     def _photograph(self, asked: _Asked) -> tuple[Any, str]:
         """Serve one picture or signal, by its place among those of the explainer."""
         place = asked.number("place")
         if place < 0:
             raise errors.NotFoundError(f"no photograph {place}")
-        content = self._blob(asked, self._probes_record(asked), 1 + place)
+        (content,) = self._blobs(asked, [self._probes_record(asked)], 1 + place)
         return content, _picture_type(content)
 
     def _records(self, asked: _Asked, run: str, tag: str) -> list[Record]:
@@ -191,11 +192,11 @@ class ExplanationsPlugin(base_plugin.TBPlugin):
     def _probes_record(self, asked: _Asked) -> Record:
         return self._records(asked, asked.text("run"), f"{asked.text('tag')}/probes")[0]
 
-    def _rows(self, asked: _Asked, record: Record) -> int:
-        return self._log.header(asked.context, asked.experiment, record)["rows"]
+    def _headers_of(self, asked: _Asked, records: list[Record]) -> list[dict[str, Any]]:
+        return self._log.headers(asked.context, asked.experiment, records)
 
-    def _blob(self, asked: _Asked, record: Record, place: int) -> bytes:
-        return self._log.blob(asked.context, asked.experiment, record, place)
+    def _blobs(self, asked: _Asked, records: list[Record], place: int) -> list[bytes]:
+        return self._log.blobs(asked.context, asked.experiment, records, place)
 
 
 def _application(answer: Callable[[_Asked], tuple[Any, str]]) -> Callable[..., Any]:
@@ -204,6 +205,8 @@ def _application(answer: Callable[[_Asked], tuple[Any, str]]) -> Callable[..., A
         if request.method not in ("GET", "HEAD"):
             return http_util.Respond(request, "expected GET", "text/plain", code=405)
         content, content_type = answer(_Asked.by(request))
+        if isinstance(content, dict):  # as bytes: TensorBoard would look at each value in turn
+            content = json.dumps(content, separators=(",", ":")).encode()
         expires = _CACHED_SECONDS if "written" in request.args else 0
         return http_util.Respond(request, content, content_type, expires=expires)
 

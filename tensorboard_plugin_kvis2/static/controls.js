@@ -37,7 +37,7 @@ export function stepBar(view, { savePng, saveGif, showKeys }) {
     button("GIF", "Save the cards in the window, at all steps, as a GIF", saveGif),
     button("?", "Keys", showKeys),
   );
-  view.follow(() => {
+  view.followState(() => {
     exact.value = String(view.step);
     last.textContent = `of ${view.steps[view.steps.length - 1] ?? "–"}`;
     play.textContent = view.playing ? "❚❚" : "▶";
@@ -58,7 +58,7 @@ export function stepSlider(view) {
     slider.value = String(view.stepIndex);
     slider.setAttribute("aria-valuetext", `step ${view.step}`);
   };
-  view.follow(follow);
+  view.followState(follow);
   follow();
   return slider;
 }
@@ -83,7 +83,7 @@ function seriesList(view) {
     );
     view.choose(shown);
   };
-  view.follow((names) => {
+  view.followState((names) => {
     if (!names.has("series") && !names.has("shown")) {
       return;
     }
@@ -116,7 +116,7 @@ function cardChoices(view) {
   const label = choices([["", "any class"]], "", (value) => view.set({ label: value }));
   const kept = choices(KEPT, view.kept, (value) => view.set({ kept: value }));
   const sort = choices(ORDERS, view.sort, (value) => view.set({ sort: value }));
-  view.follow((names) => {
+  view.followState((names) => {
     if (names.has("shown")) {
       const classes = trueClasses(view.shown);
       const known = classes.some(([index]) => index === view.label);
@@ -138,7 +138,7 @@ function heatChoices(view) {
   const zoom = choices(zooms, view.zoom, setZoom);
   const gains = GAINS.map((gain) => [gain, gain === 1 ? "as it is" : `${gain}× as strong`]);
   const gain = choices(gains, view.gain, (value) => view.set({ gain: Number(value) }));
-  view.follow(() => {
+  view.followState(() => {
     colormap.value = view.colormap;
     zoom.value = String(view.zoom);
   });
@@ -163,7 +163,7 @@ function wipeChoices(view) {
     view.set({ wipeStep: nearest(view.steps, value) });
     return view.wipeStep;
   });
-  view.follow(() => {
+  view.followState(() => {
     step.value = String(view.wipeStep);
   });
   const first = named("Left of the line: step", step);
@@ -180,7 +180,7 @@ function sliceSlider(view) {
   const value = element("output");
   const word = element("span");
   slider.addEventListener("input", () => view.set({ slice: Number(slider.value) }));
-  view.follow(() => {
+  view.followState(() => {
     const name = view.shown.find((series) => series.depthName)?.depthName ?? "slice";
     word.textContent = name === "channel" ? "Channel" : "Slice";
     slider.max = String(view.depth - 1);
@@ -196,7 +196,7 @@ function legend(view) {
   const bar = element("div", { className: "gradient" });
   const ends = element("div", { className: "ends quiet" });
   const node = element("div", { className: "scale", role: "img" }, bar, ends);
-  view.follow(() => {
+  view.followState(() => {
     const headers = view.shown.map((series) => series.headers.get(series.steps[0]));
     const signed = headers.some((header) => header?.signed);
     bar.style.backgroundImage = cssGradient(paletteOf(view, signed).colormap);
@@ -220,7 +220,7 @@ function named(label, control) {
 function followed(view, name, label) {
   const made = check(label, view[name], (on) => view.set({ [name]: on }));
   made.firstChild.dataset.state = name;
-  view.follow(() => {
+  view.followState(() => {
     made.firstChild.checked = view[name];
   });
   return made;
@@ -236,7 +236,7 @@ function range(label, view, name) {
     slider.value = String(Math.round(100 * view[name]));
     value.textContent = `${slider.value}%`;
   };
-  view.follow(follow);
+  view.followState(follow);
   follow();
   return element("label", { className: "range" }, element("span", { text: label }), slider, value);
 }
@@ -256,7 +256,7 @@ function nearest(steps, value) {
 }
 
 function shownIf(view, condition, node) {
-  view.follow(() => {
+  view.followState(() => {
     node.hidden = !condition();
   });
   node.hidden = !condition();

@@ -113,7 +113,7 @@ export function curvesOf(shown) {
       shown.map((series, place) => ({
         label: `${series.tag} · ${series.run}`,
         steps: series.steps,
-        values: series.steps.map((step) => series.headers.get(step).scalars[name] ?? NaN),
+        values: series.steps.map((step) => series.headers.get(step)?.scalars[name] ?? NaN),
         place,
       })),
     ]);
@@ -125,7 +125,7 @@ export class Curves {
     this.view = view;
     this.node = element("aside", { className: "curves", "aria-label": "Curves over all cards" });
     view.follow((names) => {
-      if (names.has("shown") || names.has("step")) {
+      if (["shown", "step", "steps", "headers"].some((name) => names.has(name))) {
         this.draw();
       }
     });

@@ -33,6 +33,7 @@ export class Grid {
   follow(names) {
     if (names.has("shown")) {
       this.entries = joined(this.view.shown);
+      this.arranged = []; // the old ones have a row for each of the old series
     }
     if (["shown", "text", "label", "kept", "sort"].some((name) => names.has(name))) {
       this.node.scrollTop = 0;
@@ -45,7 +46,7 @@ export class Grid {
     if (view.shown.length === 0) {
       return;
     }
-    this.arranged = arranged(this.entries, view) ?? this.arranged;
+    this.arrange();
     this.measure();
     const count = this.arranged.length;
     this.empty.hidden = count > 0;
@@ -55,6 +56,20 @@ export class Grid {
     const last = this.rowAt(this.node.scrollTop + this.node.clientHeight) + ROWS_BEYOND;
     this.place(Math.max(0, first * this.columns), Math.min(count, (last + 1) * this.columns));
     this.onDrawn?.(count);
+  }
+
+  /** Filter and sort, where what that depends on has changed. */
+  arrange() {
+    const { step, text, label, kept, sort } = this.view;
+    const key = JSON.stringify([step, text, label, kept, sort]);
+    if (this.arrangedBy?.entries === this.entries && this.arrangedBy.key === key) {
+      return;
+    }
+    const found = arranged(this.entries, this.view);
+    if (found !== null) {
+      this.arranged = found;
+      this.arrangedBy = { entries: this.entries, key };
+    }
   }
 
   /** Find how wide a card is, how many fit beside each other, and where each row starts. */

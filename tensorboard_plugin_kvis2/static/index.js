@@ -89,7 +89,7 @@ class Page {
   series(listed) {
     return new Series(
       listed,
-      () => this.view.tell(["data"]),
+      (what = "data") => this.view.tell([what]),
       (error) => this.fail(error),
     );
   }

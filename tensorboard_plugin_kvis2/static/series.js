@@ -12,7 +12,10 @@ const KEPT_NUMBERS = 24; // steps
 const KEPT_PHOTOGRAPHS = 160;
 
 export class Series {
-  /** `changed` is called when something that was wanted has come, `failed` with an error. */
+  /**
+   * `changed` is called when something that was wanted has come, with "headers" when all steps
+   * have said what they are; `failed` with an error.
+   */
   constructor({ run, tag, steps }, changed, failed) {
     this.run = run;
     this.tag = tag;
@@ -36,9 +39,14 @@ export class Series {
     this.loading = null;
   }
 
-  /** Read the list of cards and what each step says of itself; once. */
+  /** Read the list of cards, and what the first and the last step say of themselves; once. */
   load() {
-    this.loading ??= Promise.all([this.readCards(), this.readHeaders()]);
+    if (this.loading === null) {
+      const ends = [...new Set([this.steps[0], this.steps[this.steps.length - 1]])];
+      this.loading = Promise.all([this.readCards(), this.readHeaders(ends)]);
+      this.allHeaders = this.loading.then(() => this.readHeaders());
+      this.allHeaders.then(() => this.changed("headers"), this.failed);
+    }
     return this.loading;
   }
 
@@ -46,22 +54,28 @@ export class Series {
     const first = await readJson("probes", { ...this.query, from: 0, count: CARDS_AT_ONCE });
     this.depthName = first.depth;
     this.classNames = first.class_names;
-    const cards = first.cards;
-    while (cards.length < first.total) {
-      const query = { ...this.query, from: cards.length, count: CARDS_AT_ONCE };
-      const page = await readJson("probes", query);
-      if (page.cards.length === 0) {
-        break;
-      }
-      cards.push(...page.cards);
+    const pages = [];
+    for (let from = first.cards.length; from < first.total; from += CARDS_AT_ONCE) {
+      pages.push(readJson("probes", { ...this.query, from, count: CARDS_AT_ONCE }));
     }
+    const cards = first.cards.concat(...(await Promise.all(pages)).map((page) => page.cards));
     cards.forEach((card, row) => this.rowsByName.set(card.name, row));
     this.cards = cards;
   }
 
-  async readHeaders() {
-    const { headers } = await readJson("headers", this.query);
+  /** Read what steps say of themselves; all, where they are not given. */
+  async readHeaders(steps) {
+    const query = steps === undefined ? this.query : { ...this.query, steps: steps.join() };
+    const { headers } = await readJson("headers", query);
     headers.forEach((header) => this.headers.set(header.step, header));
+  }
+
+  /** Return what a step says of itself, once that has been read. */
+  async headerAt(step) {
+    if (!this.headers.has(step)) {
+      await this.allHeaders;
+    }
+    return this.headers.get(step);
   }
 
   /** Take the steps that have come since, and say whether there are any. */
@@ -71,7 +85,7 @@ export class Series {
       return false;
     }
     if (this.loading !== null) {
-      await this.loading;
+      await this.allHeaders;
       await this.readHeaders();
     }
     this.steps = listed;
@@ -120,7 +134,7 @@ export class Series {
       step,
       written: this.written.get(step),
     });
-    const { columns, rows } = this.headers.get(step);
+    const { columns, rows } = await this.headerAt(step);
     const numbers = {};
     columns.forEach(([name, kind], place) => {
       const Values = kind === "i" ? Int32Array : Float32Array;
@@ -135,6 +149,7 @@ export class Series {
     const buffer = await readBytes("series", { ...this.query, row });
     const floats = new Float32Array(buffer);
     const integers = new Int32Array(buffer);
+    await this.allHeaders;
     const history = {};
     let place = 0;
     for (const step of this.steps) {
@@ -197,7 +212,7 @@ export class Series {
       const bytes = new Uint8Array(await readBytes("maps", query));
       let place = 0;
       for (const step of steps) {
-        const cells = this.headers.get(step).grid.reduce((a, b) => a * b, 1);
+        const cells = (await this.headerAt(step)).grid.reduce((a, b) => a * b, 1);
         for (const row of rows) {
           this.maps.set(`${step} ${row}`, bytes.slice(place, place + cells), cells + 64);
           place += cells;

@@ -38,6 +38,15 @@ export class View {
     this.followers.push(follower);
   }
 
+  /** Call a follower after changes of the state alone, not where data has come. */
+  followState(follower) {
+    this.follow((names) => {
+      if (names.size > 1 || !names.has("data")) {
+        follower(names);
+      }
+    });
+  }
+
   /** Change some of the state. */
   set(changes) {
     const changed = Object.keys(changes).filter((name) => this[name] !== changes[name]);
