@@ -218,10 +218,8 @@ def browser():
             f"{size / 1e6:.0f} MB, written in {time.perf_counter() - started:.0f} s",
         )
         with server(folder, "with", "data/environment") as address:
-            started = time.perf_counter()
             while not all_read(address):
                 time.sleep(0.1)
-            yield "read by TensorBoard in", f"{time.perf_counter() - started:.1f} s"
             yield from in_browser(address)
 
 

@@ -96,7 +96,6 @@ class Log:
         found = self.all_records(context, experiment, of_tag).get((run, tag), [])
         if not found:
             raise errors.NotFoundError(f"no {tag!r} in run {run!r}")
-        self._listed[experiment, run, tag] = time.monotonic(), found
         return found
 
     def all_records(
@@ -110,7 +109,7 @@ class Log:
             downsample=_ALL_STEPS,
             run_tag_filter=run_tag_filter,
         )
-        return {
+        found = {
             (run, tag): [
                 Record(datum.step, datum.wall_time, tuple(value.blob_key for value in datum.values))
                 for datum in data
@@ -118,6 +117,11 @@ class Log:
             for run, tags in read.items()
             for tag, data in tags.items()
         }
+        # Whoever is told of a new step here asks for it next, and has to find it.
+        now = time.monotonic()
+        for name, records in found.items():
+            self._listed[experiment, *name] = now, records
+        return found
 
     def blob(self, context: Any, experiment: str, record: Record, place: int) -> bytes:
         """Read one blob of a record.

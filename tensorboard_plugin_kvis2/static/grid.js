@@ -44,6 +44,10 @@ export class Grid {
   draw() {
     const { view } = this;
     if (view.shown.length === 0) {
+      this.place(0, 0);
+      this.space.style.height = "0";
+      this.empty.hidden = view.choice === undefined;
+      this.empty.textContent = "Choose a run and an explainer.";
       return;
     }
     this.arrange();

@@ -93,11 +93,13 @@ function topOf(numbers, row) {
   return top;
 }
 
-/** Write a share of 1 as a percentage: whole, and with a decimal near the ends. */
+/** Write a share of 1 as a percentage: whole, and exact where all or nearly nothing is left. */
 export function percent(share) {
   const value = 100 * share;
-  const digits = value > 99 || value < 1 ? 1 : 0;
-  return `${value.toFixed(value === 100 || value === 0 ? 0 : digits)}%`;
+  if (value > 0 && value < 1) {
+    return "<1%";
+  }
+  return `${value.toFixed(value > 99 && value < 100 ? 1 : 0)}%`;
 }
 
 /** Write a number with three digits that count. */

@@ -73,14 +73,21 @@ class Page {
       this.build();
     }
     const known = new Map(view.series.map((series) => [series.key, series]));
-    const all = readable.map((each) => known.get(keyOf(each)) ?? this.series(each));
+    const all = readable.map((each) => {
+      const series = known.get(keyOf(each));
+      return series?.continues(each.steps) ? series : this.series(each);
+    });
     const grown = await Promise.all(all.map((each, place) => each.update(readable[place].steps)));
-    if (all.length !== view.series.length || all.some((each) => !known.has(each.key))) {
+    if (all.length !== view.series.length || all.some((each) => !view.series.includes(each))) {
       view.set({ series: all });
     }
     this.warn(listed, without);
-    if (view.shown.length === 0) {
+    const keys = view.shown.map((series) => series.key);
+    const shown = all.filter((each) => keys.includes(each.key));
+    if (view.choice === undefined) {
       await view.choose(all.slice(0, AT_FIRST));
+    } else if (shown.some((each) => !view.shown.includes(each)) || shown.length < keys.length) {
+      await view.choose(shown); // a run has gone, or has been written anew
     } else if (grown.includes(true)) {
       view.refresh();
     }

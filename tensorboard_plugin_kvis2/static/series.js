@@ -78,6 +78,12 @@ export class Series {
     return this.headers.get(step);
   }
 
+  /** Whether a listing is of this run, and not of a later one in the same folder. */
+  continues(steps) {
+    const listed = new Map(steps);
+    return this.steps.every((step) => listed.get(step) === this.written.get(step));
+  }
+
   /** Take the steps that have come since, and say whether there are any. */
   async update(steps) {
     const listed = steps.map(([step]) => step);

@@ -29,6 +29,7 @@ export class View {
     Object.assign(this, START);
     this.series = []; // all that the log holds
     this.shown = []; // those that are side by side, in order
+    this.choice = undefined; // what is to be shown, once it has been chosen
     this.steps = []; // all steps of those, in order
     this.followers = [];
   }
