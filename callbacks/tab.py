@@ -1,8 +1,8 @@
 """What the Explanations tab of TensorBoard shows: the data of a step, as summaries.
 
-The tab paints heatmaps itself, at any opacity and in any colours, so that only small maps are
-written at each step, and each photograph once. A tag of TensorBoard holds all cards of one
-explainer, since one record for each card and step would be millions of records.
+The tab paints heatmaps itself, so that only small maps are written at each step, and each
+photograph once. A tag holds all cards of one explainer: one record for each card and step would
+be millions.
 
 The format, version 1. Every summary is a sequence of byte strings (`DATA_CLASS_BLOB_SEQUENCE`) of
 the plugin "kvis2"; numbers are little-endian.
@@ -71,12 +71,10 @@ class Card:
     Attributes:
         name: As in the tags of the pictures, "00 cat"; the tab puts cards of one name from several
             runs and explainers side by side.
-        photograph: What lies under the heatmap. A picture file of bytes (PNG, JPEG or WebP; WebP
-            of quality 90 takes a tenth of PNG); for a volume a sequence of such files, one for
-            each slice; for a signal its values, `(length,)` or `(length, channels)`, any real
-            dtype. None: the heatmap stands alone.
-        size: Height and width of the picture in pixels, before the heatmap is laid over it;
-            required with a picture.
+        photograph: What lies under the heatmap. The bytes of a PNG, JPEG or WebP file; for a
+            volume a sequence of such files, one for each slice; for a signal its values,
+            `(length,)` or `(length, channels)`. None: the heatmap stands alone.
+        size: Height and width of the picture in pixels; required with a picture.
         label: Index of the true class, from 0.
         boxes: Where the object is, `(boxes, 4)` of `[x0, y0, x1, y1]` in pixels of the picture.
     """
@@ -91,18 +89,17 @@ class Card:
 class TabCards:
     """Encode what one explainer shows of the same inputs, step by step, for the Explanations tab.
 
-    It remembers the maps of the step before, for the drift, and the largest value so far, for a
-    scale that holds at all steps. So make one for each training, and encode its steps in order.
+    It remembers the maps of the step before and the largest value so far: make one for each
+    training, and encode its steps in order.
 
     The drift of a map since the step before is `1/2 sum |p - p'|`, where p and p' are the two maps
     `|map| / sum |map|`: 0 where they have the same shape, 1 where they share no cell.
 
     Args:
-        tag: Name of the explainer, "GradCAM"; two explained classes are two tags. Tags of
-            pictures and scalars may start with it too, but none may be `<tag>/probes` or
-            `<tag>/maps`.
+        tag: Name of the explainer, "GradCAM"; two explained classes are two tags. No picture or
+            scalar may have the tag `<tag>/probes` or `<tag>/maps`.
         cards: One for each input, in the order of the batch; names are unique.
-        class_names: Names by class index, for the classes that may be predicted.
+        class_names: Names by class index.
         layer: Name of the layer that the maps are of.
         depth: What the first axis of three-dimensional maps is: "slice" of a volume, or
             "channel", each shown over the same photograph.
@@ -110,7 +107,7 @@ class TabCards:
 
     Raises:
         ValueError: If there are no cards, names repeat, a photograph has no size, or a card's
-            label or box is not one.
+            label is not one.
 
     Example:
         >>> maps = np.linspace(0, 1, 49).reshape(1, 7, 7)

@@ -119,8 +119,8 @@ class Log:
         }
         # Whoever is told of a new step here asks for it next, and has to find it.
         now = time.monotonic()
-        for name, records in found.items():
-            self._listed[experiment, *name] = now, records
+        for (run, tag), records in found.items():
+            self._listed[experiment, run, tag] = now, records
         return found
 
     def blob(self, context: Any, experiment: str, record: Record, place: int) -> bytes:

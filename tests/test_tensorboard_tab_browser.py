@@ -110,16 +110,6 @@ def canvas(page, number=0, selector=".card .base"):
     return np.frombuffer(base64.b64decode(content), np.uint8).reshape(height, width, 4)[..., :3]
 
 
-def set_range(page, name, percent):
-    page.execute_script(
-        "const slider = document.querySelector(`[data-state=${arguments[0]}]`);"
-        "slider.value = arguments[1]; slider.dispatchEvent(new Event('input'));",
-        name,
-        percent,
-    )
-    drawn(page)
-
-
 def tick(page, name):
     page.execute_script("document.querySelector(`[data-state=${arguments[0]}]`).click()", name)
     drawn(page)
@@ -134,6 +124,16 @@ def go_to(page, step):
 
 def press(page, key):
     page.find_element(By.TAG_NAME, "body").send_keys(key)
+    drawn(page)
+
+
+def slide(page, selector, value):
+    page.execute_script(
+        "const slider = document.querySelector(arguments[0]);"
+        "slider.value = arguments[1]; slider.dispatchEvent(new Event('input'));",
+        selector,
+        value,
+    )
     drawn(page)
 
 
@@ -178,13 +178,13 @@ def test_the_step_the_opacity_and_the_wipe_move_the_pixels(page):
     go_to(page, 5)
     first, later = (maps_of(step, 3)[0] for step in (0, 5))
     assert_painted(canvas(page), expected_overlay(photograph(), later, peak(0)))
-    set_range(page, "opacity", 30)
+    slide(page, "[data-state=opacity]", 30)
     assert_painted(canvas(page), expected_overlay(photograph(), later, peak(0), opacity=0.3))
-    set_range(page, "opacity", 0)
+    slide(page, "[data-state=opacity]", 0)
     np.testing.assert_array_equal(canvas(page), photograph())
-    set_range(page, "opacity", 100)
+    slide(page, "[data-state=opacity]", 100)
     tick(page, "wipe")
-    set_range(page, "wipeShare", 25)
+    slide(page, "[data-state=wipeShare]", 25)
     after = expected_overlay(photograph(), later, peak(0), opacity=1)
     before = expected_overlay(photograph(), first, peak(0), opacity=1)
     expected = np.concatenate([before[:, : WIDTH // 4], after[:, WIDTH // 4 :]], axis=1)
@@ -206,7 +206,7 @@ def test_cells_fading_colours_and_scale_are_the_readers_choice(page):
     choose(page, "Scale", "one for all cards and steps")
     most = max(peak(row) for row in range(3))
     assert_painted(canvas(page), expected_overlay(photograph(), heat, most, **viridis))
-    set_range(page, "opacity", 100)
+    slide(page, "[data-state=opacity]", 100)
     tick(page, "smooth")
     painted = canvas(page)  # 16 x 16 pixels of one colour for each of the 3 x 4 cells
     cells = painted.reshape(3, HEIGHT // 3, 4, WIDTH // 4, 3)
@@ -371,12 +371,7 @@ def test_series_and_volumes_have_an_axis_and_a_slider(driver, tmp_path):
         drawn(page)
         slices = tab_logs.photographs(5)
         for depth in (0, 3):
-            page.execute_script(
-                "const slider = document.querySelector('input[aria-label=Slice]');"
-                "slider.value = arguments[0]; slider.dispatchEvent(new Event('input'));",
-                depth,
-            )
-            drawn(page)
+            slide(page, "input[aria-label=Slice]", depth)
             expected = expected_overlay(slices[depth].astype(float), volume[depth], limit)
             assert_painted(canvas(page), expected)
         for number in (0, 1):  # the signals in the place of the volumes

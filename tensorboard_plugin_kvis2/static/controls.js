@@ -202,7 +202,7 @@ function legend(view) {
     bar.style.backgroundImage = cssGradient(paletteOf(view, signed).colormap);
     const peak = { steps: "card's peak", raw: "peak of all", map: "map's peak" }[view.scale];
     const top = view.gain === 1 ? peak : `${peak} / ${view.gain}`;
-    const words = signed ? [`−${top}`, "0", `+${top}`] : ["0", top];
+    const words = signed ? ["− peak", "0", top] : ["0", top];
     ends.replaceChildren(...words.map((text) => element("span", { text })));
     node.setAttribute("aria-label", `Colours from ${words[0]} to ${words[words.length - 1]}`);
   });
