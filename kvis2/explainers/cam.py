@@ -91,9 +91,10 @@ class ClassActivationMap(Explainer):
         return [_fused(maps, self.fusion) for maps in zip(*each, strict=True)]
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
+        if self.layer is None:
+            return super()._blank_cause(score, batch, sample)
         evidence = _Evidence(self)
         evidence.results(score, batch.only(sample))
-        assert self.layer is not None
         path = models.layer_path(self.model, self.layer)
         if evidence.activation_peak[0] == 0:
             return f"the activations of '{path}' are all zero (its ReLUs are off)"

@@ -11,6 +11,7 @@ import tensorflow as tf
 from kvis2 import scores
 from kvis2.explainers.explainer import Explainer, without_layer
 from kvis2.explainers.placement import moves
+from kvis2.models import Batch
 from kvis2.passes import (
     Probe,
     as_rows,
@@ -57,6 +58,12 @@ class Perturbation(Explainer):
                 f"Received: {value!r}. Give the value that hides best, such as the mean colour."
             )
         self.value = value if isinstance(value, str) else np.asarray(value, np.float32)
+
+    def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
+        return (
+            "no part that was hidden changes the score, because what hides it (`value`) looks like "
+            "the input itself, or because the score does not depend on the input"
+        )
 
     def map_of(
         self, index: int, probe: Probe, score: Any, inputs: Tensors, own: tf.Tensor

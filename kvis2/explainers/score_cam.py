@@ -10,6 +10,7 @@ import tensorflow as tf
 from kvis2 import models, scores
 from kvis2.explainers.cam import ClassActivationMap
 from kvis2.explainers.placement import channel_axis, feeds, in_place, place_in, placed
+from kvis2.models import Batch
 from kvis2.passes import Probe, scores_of_pairs
 from kvis2.types import LayerReference, Tensors
 
@@ -55,6 +56,12 @@ class ChannelCAM(ClassActivationMap):
             own: The scores of the inputs as they are, `(batch,)`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to weight.")
+
+    def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
+        return (
+            "no channel that was tried speaks for this score: all of them are constant or zero "
+            "for the sample, or their evidence is against the score, and the final ReLU removes it"
+        )
 
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map of activations weighted by channel."""

@@ -17,7 +17,7 @@ from kvis2.models.activations import (
 from kvis2.models.computation import Computation
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
-from kvis2.models.inputs import Batch, specifications
+from kvis2.models.inputs import Arguments, Batch, specifications
 from kvis2.models.layers import (
     CONVOLUTIONS,
     DEPTHWISE,
@@ -26,12 +26,15 @@ from kvis2.models.layers import (
     TRANSPOSED,
     check_built,
     data_format,
+    entry_of,
     find_layer,
+    flat_outputs,
     input_structure,
     is_affine,
     layer_path,
     output_count,
     output_names,
+    output_paths,
     register_affine,
     spatial_axes,
     walk,
@@ -68,6 +71,7 @@ __all__ = [
     "SEPARABLE",
     "TRANSPOSED",
     "ActivationKind",
+    "Arguments",
     "Batch",
     "Call",
     "Computation",
@@ -88,8 +92,10 @@ __all__ = [
     "chosen",
     "counted",
     "data_format",
+    "entry_of",
     "final_activation",
     "find_layer",
+    "flat_outputs",
     "inlined",
     "input_space",
     "input_structure",
@@ -103,6 +109,7 @@ __all__ = [
     "modified",
     "output_count",
     "output_names",
+    "output_paths",
     "overriding",
     "packed_like",
     "register_activation",

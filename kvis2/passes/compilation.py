@@ -53,7 +53,9 @@ class Traits(NamedTuple):
             )
             for each, free in zip(inputs, open_axes, strict=True)
         )
-        return cls(signature(method), structure, parts, shapes, repr(packing))
+        return cls(
+            signature(method), structure, parts, shapes, f"{type(packing).__name__} {packing!r}"
+        )
 
 
 class Compiled:

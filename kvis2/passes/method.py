@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import threading
 import warnings
 import weakref
@@ -206,7 +207,7 @@ class Method(Traced):
         A pass that does not fit into memory is tried again with half the rows, unless
         `batch_size` says how many.
         """
-        rows = self.settings.batch_size or automatic_rows(batch.arrays)
+        rows = self.settings.batch_size or automatic_rows(batch.shapes)
         too_many: MemoryError | None = None
         while True:
             try:
@@ -281,8 +282,13 @@ class Method(Traced):
     def run(self, chosen: Compiled, method: Method, score: Any, inputs: Sequence[Any]) -> Any:
         """What a compiled pass yields; a sentence where XLA or the memory cannot take it."""
         try:
-            return chosen(method, score, inputs)
+            results = chosen(method, score, inputs)
+            self._calls.layer = chosen.layer  # Where it runs eagerly, it is known only now.
+            return results
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            said = re.search(r"Expected a score function .*", str(error))
+            if said is not None:
+                raise ValueError(said.group(0)) from None
             if not self.settings.jit_compile:
                 raise
             raise ValueError(

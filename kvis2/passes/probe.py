@@ -222,7 +222,8 @@ class Probe:
         forward = self._forward(score, inputs)
         total = self._total(forward)
         watched = self._watched(forward, inputs, total)
-        gradients = self._runner.gradients(total, tensors_of(watched), inputs)
+        checked = any(isinstance(each, scores.FunctionScore) for each in forward.parts)
+        gradients = self._runner.gradients(total, tensors_of(watched), inputs, checked)
         return self._trace(inputs, forward, total, watched, gradients)
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
@@ -391,7 +392,7 @@ class Probe:
         result, calls = self._called(inputs, tape, [*further, *hidden.overrides()])
         result = hidden.instead_of(result)
         parts = scores.by_output(score, result, models.output_names(self.model))
-        results = _flat(result)
+        results = models.flat_outputs(result)
         outputs: Tensors = []
         scored: Tensors = []
         for part, output in zip(parts, results, strict=True):
@@ -402,6 +403,9 @@ class Probe:
                 _as_classes(outputs[-1], self._meaning(len(scored), output), linear, part)
             )
         self._seen.output_shapes = [output.shape for output in scored]
+        if tf.executing_eagerly():  # In a graph, before the pass is run.
+            for part, output in zip(parts, scored, strict=True):
+                part.validate(output.shape)
         return Forward(results, outputs, scored, parts, calls)
 
     def _meaning(self, index: int, output: tf.Tensor) -> models.Meaning:
@@ -610,9 +614,3 @@ def _warn_of_number(meaning: models.Meaning) -> None:
             "BinaryScore(False), or compile the model with its loss.",
             stacklevel=2,
         )
-
-
-def _flat(outputs: Any) -> Tensors:
-    if isinstance(outputs, dict):
-        return [outputs[name] for name in sorted(outputs)]
-    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]

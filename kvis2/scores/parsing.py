@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvis2 import models
 from kvis2.scores.outputs import (
     BinaryScore,
     CategoricalScore,
@@ -120,17 +121,18 @@ def by_output(score: Any, outputs: Any, names: Sequence[str] | None) -> list[Sco
     Raises:
         ValueError: If scores and outputs do not match.
     """
-    if isinstance(outputs, Mapping):
-        names, outputs = sorted(outputs), [outputs[name] for name in sorted(outputs)]
-    outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    paths = models.output_paths(outputs)
+    known = list(names) if names is not None and len(names) == len(paths) else paths
     if isinstance(score, Mapping):
-        unknown = set(score) - set(names or ())
+        unknown = set(score) - set(known) - set(paths)
         if unknown:
             raise ValueError(
-                f"Expected scores for outputs named {list(names or ())}. "
+                f"Expected scores for outputs named {known}. "
                 f"Received: {sorted(unknown)}. Outputs that are not named are left out."
             )
-        return [score.get(name, InactiveScore()) for name in names or ()]
+        both = zip(known, paths, strict=True)
+        return [score.get(name, score.get(path, InactiveScore())) for name, path in both]
+    outputs = paths
     parts = list(score) if isinstance(score, list) else [score]
     if len(parts) > 1 and any(isinstance(part, LayerScore) for part in parts):
         raise ValueError(
