@@ -39,13 +39,14 @@ from kvis2.models.layers import (
     spatial_axes,
     walk,
 )
-from kvis2.models.meaning import Meaning, meaning_of
+from kvis2.models.meaning import Meaning, loss_of, meaning_of, static_shape
 from kvis2.models.modifiers import (
     DeconvReLU,
     GuidedReLU,
     LinearOutput,
     Modifier,
     as_modifiers,
+    convert_with,
     modified,
 )
 from kvis2.models.overrides import overriding
@@ -90,6 +91,7 @@ __all__ = [
     "buried_activation",
     "check_built",
     "chosen",
+    "convert_with",
     "counted",
     "data_format",
     "entry_of",
@@ -105,6 +107,7 @@ __all__ = [
     "kind_of_layer",
     "kind_of_operation",
     "layer_path",
+    "loss_of",
     "meaning_of",
     "modified",
     "output_count",
@@ -120,6 +123,7 @@ __all__ = [
     "spatial_calls",
     "spatial_sizes",
     "specifications",
+    "static_shape",
     "tap",
     "tensors_of",
     "token_grid",

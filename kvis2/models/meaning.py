@@ -76,6 +76,11 @@ def meaning_of(
     return Meaning("classes", None, "the number of its units")
 
 
+def static_shape(shape: Any) -> tf.TensorShape:
+    """A shape as Keras gives it, for `meaning_of`."""
+    return tf.TensorShape(list(shape))
+
+
 def loss_of(model: keras.Model, index: int) -> Any:
     """The loss of one flat output of a compiled model, or None."""
     loss = getattr(model, "loss", None)

@@ -221,7 +221,7 @@ def as_modifiers(model_modifier: Any) -> tuple[list[Modifier], list[Callable[...
     modifiers: list[Modifier] = []
     functions: list[Callable[..., Any]] = []
     for each in given:
-        each = _from_tf_keras_vis(each)
+        each = _converted(each)
         if isinstance(each, type):
             raise TypeError(
                 f"Expected a modifier. Received: the class {each.__name__}. "
@@ -239,18 +239,17 @@ def as_modifiers(model_modifier: Any) -> tuple[list[Modifier], list[Callable[...
     return modifiers, functions
 
 
-def _from_tf_keras_vis(modifier: Any) -> Any:
-    """The kvis2 modifier that does what one of tf-keras-vis does, by its class name."""
-    kind = type(modifier)
-    if not kind.__module__.startswith("tf_keras_vis"):
-        return modifier
-    if kind.__name__ == "ReplaceToLinear":
-        return LinearOutput()
-    if kind.__name__ == "GuidedBackpropagation" and modifier.target_activations == [
-        keras.activations.relu
-    ]:
-        return GuidedReLU(("relu",))
-    return modifier
+_CONVERSIONS: list[Callable[[Any], Modifier | None]] = []
+
+
+def convert_with(convert: Callable[[Any], Modifier | None]) -> None:
+    """Let modifiers of another toolkit be taken: `convert` returns None for what is not one."""
+    _CONVERSIONS.append(convert)
+
+
+def _converted(modifier: Any) -> Any:
+    found = (convert(modifier) for convert in _CONVERSIONS)
+    return next((each for each in found if each is not None), modifier)
 
 
 def modified(

@@ -86,6 +86,7 @@ class _Calls:
     def __init__(self) -> None:
         self.traces = 0
         self.layer: keras.Operation | None = None
+        self.meanings: list[models.Meaning] = []
         self._last: dict[str, Any] = {}
         self._of_thread = threading.local()
 
@@ -191,6 +192,11 @@ class Method(Traced):
         return self._calls.layer
 
     @property
+    def meanings(self) -> list[models.Meaning]:
+        """What the units of the outputs are taken for; after a call that predicts."""
+        return self._calls.meanings
+
+    @property
     def trace_count(self) -> int:
         """How many passes this method has traced: one for all classes, batches and weights."""
         return self._calls.traces
@@ -222,7 +228,7 @@ class Method(Traced):
         if too_many is not None:
             warnings.warn(
                 f"{too_many} {rows} went through: `batch_size={rows}` saves the attempts.",
-                stacklevel=3,
+                stacklevel=4,
             )
         values = [_joined(each) for each in zip(*found, strict=True)]
         count = len(values) - len(self.reports())
@@ -284,6 +290,7 @@ class Method(Traced):
         try:
             results = chosen(method, score, inputs)
             self._calls.layer = chosen.layer  # Where it runs eagerly, it is known only now.
+            self._calls.meanings = chosen.meanings
             return results
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             said = re.search(r"Expected a score function .*", str(error))

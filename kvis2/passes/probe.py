@@ -96,6 +96,8 @@ class _Seen:
         self.output_shapes: list[tf.TensorShape] = []
         self.watched: Any = None  # what the layer returned: a tensor, or `Steps` of them
         self.spaces: list[list[int]] | None = None  # the spatial axes of each input
+        self.results: tuple[Tensors, Any] | None = None  # of the first pass: inputs and outputs
+        self.meanings: list[models.Meaning] = []
 
 
 class Probe:
@@ -379,7 +381,24 @@ class Probe:
         result = self._runner(inputs, [*further, *self._taps(calls, tape)])
         # By the graph of this very pass, which may be the inside of a loop.
         self._seen.spaces = [models.input_space(self.model, each) for each in inputs]
+        if self._seen.results is None:
+            self._seen.results = (list(inputs), result)
         return result, calls
+
+    def predictions(self, inputs: Tensors) -> Tensors:
+        """What the model returns, flat: that of the first pass if it was over the same inputs."""
+        if self._seen.results is None or any(
+            a is not b for a, b in zip(self._seen.results[0], inputs, strict=True)
+        ):
+            self._seen.results = (list(inputs), self._runner(inputs))
+        outputs = models.flat_outputs(self._seen.results[1])
+        self._seen.meanings = [self._meaning(i, each) for i, each in enumerate(outputs)]
+        return [tf.identity(each) for each in outputs]
+
+    @property
+    def meanings(self) -> list[models.Meaning]:
+        """What the units of the outputs are taken for, once there are `predictions`."""
+        return self._seen.meanings
 
     def _forward(
         self,
