@@ -1,5 +1,7 @@
 """Loggers of models that people train: logits, regressions, several inputs and outputs, parts."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -169,3 +171,29 @@ def test_prediction_and_explanation_are_one_pass(tmp_path):
     maps, predicted = GradCAM(model).with_predictions([0, 1, 2, 0], X[:4])
     np.testing.assert_allclose(predicted.outputs[0], model(X[:4]), atol=1e-6)
     np.testing.assert_allclose(maps, GradCAM(model)([0, 1, 2, 0], X[:4]), atol=1e-6)
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_the_global_random_generators_are_left_as_they_were(tmp_path, draws):
+    inputs, x = features()
+    model = keras.Model(inputs, L.Dense(3, activation="softmax")(x))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+
+    def explainer(model):
+        def explain(score, images):
+            if draws:
+                np.random.rand(3)  # noqa: NPY002 (what a user's own explainer may do)
+                random.random()
+            return np.ones(images.shape[:3]) * np.linspace(0, 1, images.shape[2])
+
+        return explain
+
+    logger = ExplanationLogger(tmp_path, X[:4], explainer=explainer, tag="own", on_error="raise")
+    np.random.seed(7)  # noqa: NPY002
+    random.seed(7)
+    expected = np.random.rand(2), random.random()  # noqa: NPY002
+    np.random.seed(7)  # noqa: NPY002
+    random.seed(7)
+    model.fit(X, np.arange(16) % 3, shuffle=False, verbose=0, callbacks=[logger])
+    np.testing.assert_array_equal(np.random.rand(2), expected[0])  # noqa: NPY002
+    assert random.random() == expected[1]
