@@ -11,6 +11,9 @@ from kvis2.localization import (
     pointing_game,
     relevance_rank,
 )
+from kvis2.metrics.deletion import Deletion, Insertion, insertion_gain
+from kvis2.metrics.fidelity import MuFidelity
+from kvis2.metrics.infidelity import Infidelity
 from kvis2.metrics.maps import (
     completeness_gap,
     complexity,
@@ -19,17 +22,30 @@ from kvis2.metrics.maps import (
     sparseness,
     untrained_similarity,
 )
+from kvis2.metrics.masking import AverageDrop, CompletenessGap, ConfidenceGain
+from kvis2.metrics.measure import Measure
 from kvis2.metrics.ranking import random_maps, ranks
 from kvis2.metrics.result import Measurement
+from kvis2.metrics.road import Road
 from kvis2.metrics.similarity import pearson, spearman, ssim
 
 __all__ = [
+    "AverageDrop",
+    "CompletenessGap",
+    "ConfidenceGain",
+    "Deletion",
+    "Infidelity",
+    "Insertion",
+    "Measure",
     "Measurement",
+    "MuFidelity",
+    "Road",
     "completeness_gap",
     "complexity",
     "drift",
     "effective_complexity",
     "energy_in_box",
+    "insertion_gain",
     "localization_auc",
     "object_masks",
     "pearson",
