@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_alexnet import small_alexnet
+from small_alexnet import ORDER, small_alexnet
 
 import kvis2
 from kvis2 import metrics
@@ -159,3 +159,31 @@ def test_completeness_gap(goldens, model, images, targets):
     close(difference, goldens["ig_logit_diff"])
     # What is left of two numbers of about ten in float32 has five digits after the point.
     np.testing.assert_allclose(found, np.abs(goldens["ig_delta"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["top_down", "independent", "bottom_up"])
+def test_parameter_randomization(goldens, model, images, targets, order):
+    explainer = kvis2.Saliency(model)
+    found = metrics.ParameterRandomization(explainer, order=order, seed=42)(targets, images)
+    suffix = "" if order == "top_down" else f"_{order}"
+    correlated(found.curve, goldens[f"mprt_spearman{suffix}"].T)
+    layers = [layer for (layer,) in found.details["layers"]]
+    assert layers == list(ORDER if order != "top_down" else reversed(ORDER))
+    if order == "top_down":
+        windows = metrics.ParameterRandomization(explainer, similarity="ssim", seed=42)
+        correlated(windows(targets, images).curve, goldens["mprt_ssim"].T)
+
+
+@pytest.mark.parametrize("similarity", ["spearman", "pearson", "ssim"])
+def test_random_logit(goldens, model, images, targets, similarity):
+    others = goldens["rl_off_targets"]
+    measure = metrics.RandomLogit(kvis2.Saliency(model), classes=others, similarity=similarity)
+    correlated(measure(targets, images), goldens[f"rl_{similarity}"])
+
+
+def test_max_sensitivity(goldens, model, images, targets):
+    options = {"perturbations": goldens["sens_blocks"]}
+    maps = kvis2.Saliency(model)
+    close(metrics.MaxSensitivity(maps, **options)(targets, images), goldens["sensmax_grad"])
+    signed = metrics.MaxSensitivity(kvis2.Saliency(model, keepdims=True), **options)
+    close(signed(targets, images), goldens["sensmax_gradsigned3"])

@@ -24,9 +24,11 @@ from kvis2.metrics.maps import (
 )
 from kvis2.metrics.masking import AverageDrop, CompletenessGap, ConfidenceGain
 from kvis2.metrics.measure import Measure
+from kvis2.metrics.randomization import ParameterRandomization, RandomLogit
 from kvis2.metrics.ranking import random_maps, ranks
 from kvis2.metrics.result import Measurement
 from kvis2.metrics.road import Road
+from kvis2.metrics.sensitivity import MaxSensitivity
 from kvis2.metrics.similarity import pearson, spearman, ssim
 
 __all__ = [
@@ -36,9 +38,12 @@ __all__ = [
     "Deletion",
     "Infidelity",
     "Insertion",
+    "MaxSensitivity",
     "Measure",
     "Measurement",
     "MuFidelity",
+    "ParameterRandomization",
+    "RandomLogit",
     "Road",
     "completeness_gap",
     "complexity",
