@@ -11,6 +11,8 @@ from kvis2.localization import (
     pointing_game,
     relevance_rank,
 )
+from kvis2.metrics.compare import compare
+from kvis2.metrics.comparison import Cell, Comparison
 from kvis2.metrics.deletion import Deletion, Insertion, insertion_gain
 from kvis2.metrics.fidelity import MuFidelity
 from kvis2.metrics.infidelity import Infidelity
@@ -33,6 +35,8 @@ from kvis2.metrics.similarity import pearson, spearman, ssim
 
 __all__ = [
     "AverageDrop",
+    "Cell",
+    "Comparison",
     "CompletenessGap",
     "ConfidenceGain",
     "Deletion",
@@ -45,6 +49,7 @@ __all__ = [
     "ParameterRandomization",
     "RandomLogit",
     "Road",
+    "compare",
     "completeness_gap",
     "complexity",
     "drift",

@@ -245,7 +245,8 @@ class RandomLogit(OfExplainer):
 
     `similarity(map of the class, map of another class)`. Low is good: a method whose maps hardly
     differ does not explain the class. Methods that do not look at the class, such as EigenCAM and
-    AttentionRollout, score 1 by definition.
+    AttentionRollout, score 1 by definition. A blank map of the other class, of which a warning
+    tells, is alike to nothing: 0.
 
     Args:
         explainer: Any explainer; its `normalize` does not count.
@@ -292,7 +293,7 @@ class RandomLogit(OfExplainer):
         others = self._others(score, batch)
         explainer = raw(self.explainer)
         maps = [
-            joined(raw_maps(explainer, each, images, quiet=True))
+            joined(raw_maps(explainer, each, images))
             for each in (score, CategoricalScore(others.tolist()))
         ]
         alike = as_similarity(self.similarity)
