@@ -57,7 +57,8 @@ def compare(
             measures of localisation.
         metrics: Measures, in a list, or a dict by the names that the comparison shows: classes or
             objects such as `Deletion` or `Deletion(model, steps=10)`; those of explainers by class
-            or as `functools.partial(MaxSensitivity, samples=5)`; functions of maps. By default
+            or as `functools.partial(MaxSensitivity, samples=5)`; functions of maps, and those of
+            localisation, such as `pointing_game`. By default
             deletion, insertion and ROAD in ten steps or fewer, sparseness, and localisation if
             there are boxes.
         batch_size: How many rows one forward pass of a measure holds at most.
@@ -202,7 +203,7 @@ def _choice(context: _Context, name: str, given: Any) -> _Choice:
         given = given(context.model, **{} if kind is not given else _options(context))
     if isinstance(given, Measure):
         return _Choice(functools.partial(_of_model, context, given), True)
-    if given in _ON_OBJECTS:
+    if kind in _ON_OBJECTS:
         return _Choice(functools.partial(_on_objects, context, name, given), True)
     if not callable(given):
         raise TypeError(

@@ -27,7 +27,7 @@ class Blended(Copies):
         masks: The masks of all samples, bool or float32 `(copies, *spatial)` or with channels;
             None where each sample has its own, which follow the baseline in `further`,
             `(batch, copies, ...)`.
-        count: How many masks there are. Two more copies come first: the input, the baseline.
+        count: How many masks there are. One more copy comes first: the input.
         inputs: How many flat inputs the model has.
         index: Which of them has the map.
         axes: The axes of its positions.
@@ -42,7 +42,7 @@ class Blended(Copies):
         index: int,
         axes: Sequence[int],
     ) -> None:
-        super().__init__(measure, count + 2, inputs)
+        super().__init__(measure, count + 1, inputs)
         self.masks = masks
         self.index = index
         self.axes = tuple(axes)
@@ -52,7 +52,7 @@ class Blended(Copies):
     ) -> Tensors:
         """The copies."""
         rows = [tf.gather(each, sample) for each in inputs]
-        number = tf.maximum(copy - 2, 0)
+        number = tf.maximum(copy - 1, 0)
         if self.masks is None:
             mask = tf.gather_nd(further[1], tf.stack([sample, number], axis=1))
         else:
@@ -60,7 +60,7 @@ class Blended(Copies):
         image = rows[self.index]
         own = tf.cast(over_inputs(mask, inputs[self.index], self.axes), tf.float32)
         whole = tf.reshape(copy, [-1, *[1] * (image.shape.rank - 1)])
-        share = tf.where(whole == 0, 1.0, tf.where(whole == 1, 0.0, own))
+        share = tf.where(whole == 0, 1.0, own)
         hidden = tf.cast(tf.gather(further[0], sample), tf.float32)
         blended = hidden + share * (tf.cast(image, tf.float32) - hidden)
         exact = tf.where(share == 1.0, tf.cast(image, tf.float32), blended)
@@ -77,8 +77,8 @@ def blended_scores(
     place: Placed,
     masks: NDArray[Any],
     baseline: Any,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The scores of the inputs, of the baselines, and under each mask.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The scores of the inputs, `(batch,)`, and under each mask, `(batch, copies)`.
 
     Args:
         measure: Runs the model.
@@ -101,7 +101,7 @@ def blended_scores(
         place.axes,
     )
     found = measure.scored(copies, score, batch, further).astype(np.float64)
-    return found[:, 0], found[:, 1], found[:, 2:]
+    return found[:, 0], found[:, 1:]
 
 
 class _Masked(Measure):
@@ -127,7 +127,7 @@ class _Masked(Measure):
         """One forward pass for each map, and one for the image."""
         place = only(maps)
         masks = np.stack([normalize(each, "minmax") for each in place.maps])
-        before, _, after = blended_scores(self, score, batch, place, masks, self.baseline)
+        before, after = blended_scores(self, score, batch, place, masks, self.baseline)
         found = []
         for behind in after.T:
             details = {"before": before, "after": behind, "increase": behind > before}
