@@ -534,6 +534,28 @@ def test_tokens_are_replaced_by_a_token():
         Deletion(model)(1, tokens, maps)
 
 
+def test_channels_first_is_the_same_with_the_axes_moved():
+    def pooled(layout, shape):
+        pooling = layers.GlobalAveragePooling2D(data_format=layout)
+        head = layers.Dense(3, activation="softmax")
+        model = Sequential([layers.Input(shape), pooling, head])
+        model.set_weights([np.float32([[2, -1, 0], [0, 3, -2], [1, 1, 1]]), np.zeros(3)])
+        return model
+
+    images = RANDOM.random((3, 8, 6, 3), dtype=np.float32)
+    maps = RANDOM.random((3, 8, 6), dtype=np.float32)
+    last = pooled("channels_last", (8, 6, 3))
+    first = pooled("channels_first", (3, 8, 6))
+    for name, make in MEASURES.items():
+        options = {"noise": 0} if name == "Road" else {}
+        expected = make(last, **options)(1, images, maps)
+        found = make(first, **options)(1, images.transpose(0, 3, 1, 2), maps)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6, err_msg=name)
+    subsets = RANDOM.random((4, 3, 8, 6)) < 0.3  # of three images, or of three channels?
+    with pytest.raises(ValueError, match="as many images as channels"):
+        MuFidelity(first, subsets=subsets)(1, images.transpose(0, 3, 1, 2), maps)
+
+
 # -- bad input -------------------------------------------------------------------------------------
 
 

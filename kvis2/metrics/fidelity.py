@@ -91,7 +91,7 @@ class MuFidelity(Measure):
         array = batch.arrays[place.input_index]
         subsets = self._subsets(tuple(array.shape[axis] for axis in place.axes))
         shared = is_shared(subsets, array, place.axes)
-        own, without = blended_scores(self, score, batch, place, ~subsets, self.baseline)
+        own, without = blended_scores(self, score, batch, place, ~subsets, self.baseline, shared)
         differences = own[:, None] - without
         if (np.ptp(differences, axis=1) == 0).any():
             still = np.flatnonzero(np.ptp(differences, axis=1) == 0).tolist()

@@ -13,7 +13,6 @@ from kvis2.images import normalize
 from kvis2.metrics.baselines import baselines
 from kvis2.metrics.maps import completeness_gap
 from kvis2.metrics.measure import Copies, Found, Measure, Placed, only, over_inputs
-from kvis2.metrics.weighting import is_shared
 from kvis2.models import Batch
 from kvis2.passes import LINEAR
 from kvis2.types import Tensors
@@ -77,6 +76,7 @@ def blended_scores(
     place: Placed,
     masks: NDArray[Any],
     baseline: Any,
+    shared: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The scores of the inputs, `(batch,)`, and under each mask, `(batch, copies)`.
 
@@ -87,14 +87,14 @@ def blended_scores(
         place: Which input is changed.
         masks: `(copies, ...)` for all samples, or `(copies, batch, ...)`.
         baseline: What is seen where a mask is 0.
+        shared: Whether the masks are for all samples.
     """
-    own = not is_shared(masks, batch.arrays[place.input_index], place.axes)
     further = [baselines(measure.model, baseline, batch)[place.input_index]]
-    if own:
+    if not shared:
         further.append(np.swapaxes(masks, 0, 1))
     copies = Blended(
         measure,
-        None if own else masks,
+        masks if shared else None,
         len(masks),
         len(batch.arrays),
         place.input_index,
@@ -127,7 +127,7 @@ class _Masked(Measure):
         """One forward pass for each map, and one for the image."""
         place = only(maps)
         masks = np.stack([normalize(each, "minmax") for each in place.maps])
-        before, after = blended_scores(self, score, batch, place, masks, self.baseline)
+        before, after = blended_scores(self, score, batch, place, masks, self.baseline, False)
         found = []
         for behind in after.T:
             details = {"before": before, "after": behind, "increase": behind > before}

@@ -46,10 +46,16 @@ def is_shared(values: NDArray[Any], array: np.ndarray, axes: Sequence[int]) -> b
     """Whether `(copies, ...)` is the same for all samples, instead of `(copies, batch, ...)`."""
     size = tuple(array.shape[axis] for axis in axes)
     shapes = (size, array.shape[1:])
-    if values.shape[1:] in shapes:
-        return True
-    if values.shape[1:2] == (len(array),) and values.shape[2:] in shapes:
-        return False
+    shared = values.shape[1:] in shapes
+    own = values.shape[1:2] == (len(array),) and values.shape[2:] in shapes
+    if shared and own:
+        raise ValueError(
+            f"Expected arrays that are either the same for all {len(array)} images or one for "
+            f"each. Received: shape {values.shape}, which may be either, as there are as many "
+            "images as channels. Give (n, batch, *input), with batch and channels."
+        )
+    if shared or own:
+        return shared
     raise ValueError(
         f"Expected arrays of shape (n, {', '.join(map(str, size))}), with or without the batch "
         f"after n and the channels at the end, for images of shape {array.shape}. Received: shape "
