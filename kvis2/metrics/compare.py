@@ -15,9 +15,11 @@ from kvis2.localization import (
     Boxes,
     energy_in_box,
     localization_auc,
+    object_masks,
     pointing_game,
     relevance_rank,
 )
+from kvis2.metrics.baselines import positions
 from kvis2.metrics.comparison import RANDOM, Comparison
 from kvis2.metrics.deletion import Deletion, Insertion
 from kvis2.metrics.explained import OfExplainer, definite
@@ -76,6 +78,9 @@ def compare(
     """
     made = _explainers(model, explainers)
     batch = Batch(model, images)
+    if boxes is not None:  # A wrong box is told before anything is computed.
+        axes = positions(model, batch.arrays[0])
+        object_masks(boxes, batch.size, *(batch.arrays[0].shape[axis] for axis in axes))
     whole = scores.as_scores(score, batch.size, models.output_count(model))
     fixed = definite(next(iter(made.values())), whole, batch)
     found = explained(made, fixed, batch)
