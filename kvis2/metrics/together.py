@@ -94,7 +94,12 @@ def explained(
 
 
 def _way(explainer: Explainer) -> Any:
-    """What explainers must have in common to share a pass: the model, and how they look at it."""
+    """What explainers must have in common to share a pass: the model, and how they look at it.
+
+    Those that look at the input have little in common: most of them change it.
+    """
+    if explainer.settings.reference is None:
+        return id(explainer)
     return id(explainer.model), replace(explainer.settings, resize=True, verbose=0)
 
 
