@@ -17,7 +17,7 @@ lint:  ## Check style, formatting, the direction of imports, and types
 	ruff check .
 	ruff format --check .
 	lint-imports
-	mypy kvis2 callbacks
+	mypy kvis2 callbacks tensorboard_plugin_kvis2
 
 format:  ## Format the code
 	ruff check --fix .

@@ -6,7 +6,9 @@ Where a checkout has no links (some on Windows) the installed package has it all
 
 from setuptools import find_packages, setup
 
+TAB = "tensorboard_plugin_kvis2"
+
 setup(
-    packages=sorted({*find_packages(include=["kvis2", "kvis2.*"]), "kvis2.callbacks"}),
+    packages=sorted({*find_packages(include=["kvis2", "kvis2.*", TAB]), "kvis2.callbacks"}),
     package_dir={"kvis2.callbacks": "callbacks"},
 )

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 
+from kvis2 import tf_keras_vis
 from kvis2.callbacks.pictures import Observation, PictureLogger, check_choice
-from kvis2.callbacks.predictions import as_probabilities, forward_pass, two_classes
+from kvis2.callbacks.predictions import Explained, as_probabilities, explained_by
 from kvis2.callbacks.probe_images import (
+    MOST_PROBES,
     class_labels,
+    count_of,
     probe_names,
+    shown_inputs,
     take_probes,
 )
 from kvis2.callbacks.writers import Picture
-from kvis2.explainers import GradCAM, Saliency
-from kvis2.images import ClassNames, displayable, normalize, overlay, panel
+from kvis2.explainers import Explainer, GradCAM, Saliency
+from kvis2.images import ClassNames, normalize, overlay, panel
 from kvis2.localization import Boxes, box_masks, energy_in_box, pointing_game
-from kvis2.scores import BinaryScore, CategoricalScore
+from kvis2.passes import Predicted, Prediction
 from kvis2.types import LayerReference
 
 ExplainerFactory: TypeAlias = Callable[..., Any]
@@ -45,7 +49,8 @@ class ExplanationLogger(PictureLogger):
     Args:
         log_dir: The directory that TensorBoard is started with.
         images: The probe images as the model takes them, taken once, now: an array
-            `(batch, height, width[, channels])`, a pair `(images, labels)`, or a
+            `(batch, height, width[, channels])`, a dict by name or a list of arrays for several
+            inputs (each that can be drawn gets a picture), a pair `(images, labels)`, or a
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator, as described at
             `kvis2.callbacks.take_probes`. A dataset that is trained on is safe to give; a
             generator is consumed.
@@ -69,7 +74,7 @@ class ExplanationLogger(PictureLogger):
         colormap: Name of a matplotlib colormap; for signed maps a diverging one, "RdBu_r".
         top_k: How many of the most probable classes get a bar.
         batch_size: How many images go through the model at once.
-        max_images: How many probe images are taken at most, the first ones.
+        max_images: How many probe images are taken at most, the first ones; 16 if not said.
         save_dir: Also write panels as PNG files, GIFs and strips here.
         on_error: "warn" or "raise".
 
@@ -112,7 +117,7 @@ class ExplanationLogger(PictureLogger):
         colormap: str = "jet",
         top_k: int = 3,
         batch_size: int = 32,
-        max_images: int = 16,
+        max_images: int | None = None,
         save_dir: str | os.PathLike[str] | None = None,
         on_error: str = "warn",
     ) -> None:
@@ -122,21 +127,21 @@ class ExplanationLogger(PictureLogger):
         if isinstance(score, str):
             check_choice("score", score, ("label", "predicted"))
         self.images, given = take_probes(images, labels, max_images=max_images)
+        self._count = count_of(self.images)
         needs_classes = labels is not None or (isinstance(score, str) and score == "label")
         self.labels = class_labels(given, needs_classes)
         by_image = isinstance(score, list | tuple) and all(
             isinstance(index, int | np.integer) for index in score
         )
-        if by_image and len(score) != len(self.images):
+        if by_image and len(score) != self._count:
             raise ValueError(
-                f"Expected a score for each of the {len(self.images)} probe images. Received: "
+                f"Expected a score for each of the {self._count} probe images. Received: "
                 f"{len(score)}. Give as many as there are images, or one for all."
             )
         self.score = score
         self.layer = layer
         self.class_names = class_names
         self.display = display
-        self.boxes = None if boxes is None else self._checked_boxes(boxes, max_images)
         self.tag = tag
         self.alpha = alpha
         self.colormap = colormap
@@ -144,8 +149,9 @@ class ExplanationLogger(PictureLogger):
         self.batch_size = batch_size
         self._factory = explainer
         self._options = self._options_of(explainer)
-        self._shown = displayable(self.images, display) if self.images.ndim == 4 else self.images
-        self._names = probe_names(len(self.images), self.labels, class_names)
+        self._shown = shown_inputs(self.images, display)
+        self.boxes = None if boxes is None else self._checked_boxes(boxes, max_images)
+        self._names = probe_names(self._count, self.labels, class_names)
 
     def explain(self, probabilities: np.ndarray | None = None) -> np.ndarray:
         """Explain the probe images by the model as it is now.
@@ -155,54 +161,88 @@ class ExplanationLogger(PictureLogger):
                 find the predicted class themselves.
 
         Returns:
-            float32 maps `(batch, height, width)`, each within 0..1 or -1..1.
+            float32 maps `(batch, height, width)` of the first input that has one, each within 0..1
+            or -1..1.
         """
-        if self.explainer is None or _has_own_model(self.explainer, self.model):
-            self.explainer = self._factory(self.model, **self._options)
-        maps = self.explainer(self._score(probabilities), self.images)
-        maps = np.asarray(maps[0] if isinstance(maps, list) else maps, dtype=np.float32)
-        if maps.shape[0] != len(self.images) or maps.ndim < 2:
-            raise ValueError(
-                f"Expected the explainer to return maps of shape (batch, height, width) for "
-                f"{len(self.images)} images. Received: shape {maps.shape}. Explain inputs, and "
-                "leave resize=True."
-            )
-        return normalize(maps) if np.abs(maps).max() > 1 else maps
+        looked = self._look(probabilities)
+        return next(each for each in looked.maps if each is not None)
 
     def predict(self) -> np.ndarray | None:
         """Predict the probabilities of the probe images, `(batch, classes)`, or None without."""
-        if self._forward is None:
-            self._forward = forward_pass(self.model, self.images)
-        starts = range(0, len(self.images), self.batch_size)
-        rows = [self._forward(self.images[i : i + self.batch_size]) for i in starts]
-        if any(len(keras.tree.flatten(row)) != 1 for row in rows):
-            return None
-        outputs = [np.asarray(keras.tree.flatten(row)[0], dtype=np.float32) for row in rows]
-        return as_probabilities(np.concatenate(outputs), self.model.loss)
+        return self._look().probabilities
 
     def observe(self, step: int) -> Observation:
         """Draw a panel of every probe image, and measure where the heat is."""
-        probabilities = self.predict()
-        maps = self.explain(probabilities)
+        looked = self._look()
         tag = self.tag or type(self.explainer).__name__
+        drawn = [i for i, maps in enumerate(looked.maps) if maps is not None and i in self._shown]
+        if not drawn:
+            raise ValueError(
+                "Expected an explainer that gives an image, a signal or a volume a map. Received: "
+                "maps of vectors or tokens alone. Explain a model with an input that can be drawn."
+            )
         pictures = [
-            self._picture(index, f"{tag}/{name}", maps[index], probabilities)
-            for index, name in enumerate(self._names)
+            self._picture(row, self._tag_of(tag, index, drawn, name), index, looked)
+            for index in drawn
+            for row, name in enumerate(self._names)
         ]
-        return Observation(pictures, self._localization(tag, maps))
+        return Observation(pictures, self._localization(tag, looked.maps[drawn[0]]))
 
-    def _picture(
-        self, index: int, tag: str, heatmap: np.ndarray, probabilities: np.ndarray | None
-    ) -> Picture:
-        image = self._shown[index]
+    def _tag_of(self, tag: str, index: int, drawn: Sequence[int], name: str) -> str:
+        inputs = sorted(self.images) if isinstance(self.images, Mapping) else None
+        own = "" if len(drawn) == 1 else f" {inputs[index] if inputs else index}"
+        return f"{tag}{own}/{name}"
+
+    def _look(self, probabilities: np.ndarray | None = None) -> Looked:
+        """Explain and predict, in one pass where the explainer is one of kvis2."""
+        if self.explainer is None or tf_keras_vis.has_own_model(self.explainer, self.model):
+            self.explainer = self._factory(self.model, **self._options)
+        model = getattr(self.explainer, "model", None)
+        model = model if isinstance(model, keras.Model) else self.model
+        explained = explained_by(model, self.score, self.labels)
+        if isinstance(self.explainer, Explainer):
+            maps, predicted = self.explainer.with_predictions(explained.score, self.images)
+            probabilities = _probabilities(predicted, explained.output)
+        else:
+            if probabilities is None:
+                predicted = Prediction(model, batch_size=self.batch_size).of(self.images)
+                probabilities = _probabilities(predicted, explained.output)
+            score = explained.score
+            if tf_keras_vis.is_one(self.explainer):
+                score = tf_keras_vis.score_for(score, probabilities)
+            maps = self.explainer(score, self.images)
+        return Looked(self._checked(maps), probabilities, explained)
+
+    def _checked(self, maps: Any) -> list[np.ndarray | None]:
+        """The maps of the flat inputs, scaled where the explainer does not."""
+        if isinstance(maps, Mapping):
+            maps = [maps[name] for name in sorted(maps)]
+        found: list[np.ndarray | None] = []
+        for each in maps if isinstance(maps, list | tuple) else [maps]:
+            array = None if each is None else np.asarray(each, dtype=np.float32)
+            if array is not None and (array.shape[0] != self._count or array.ndim < 2):
+                raise ValueError(
+                    "Expected the explainer to return maps of shape (batch, height, width) for "
+                    f"{self._count} images. Received: shape {array.shape}. Explain inputs, and "
+                    "leave resize=True."
+                )
+            found.append(None if array is None else _scaled(array))
+        return found
+
+    def _picture(self, row: int, tag: str, index: int, looked: Looked) -> Picture:
+        maps, probabilities = looked.maps[index], looked.probabilities
+        assert maps is not None
+        image, heatmap = self._shown[index][row], maps[row]
+        labels = looked.explained.labels
+        box = None if self.boxes is None or index != min(self._shown) else self.boxes[row]
         drawn = panel(
             image,
             heatmap,
-            probabilities=None if probabilities is None else probabilities[index],
-            label=None if self.labels is None else int(self.labels[index]),
+            probabilities=None if probabilities is None else probabilities[row],
+            label=None if labels is None else int(labels[row]),
             class_names=self.class_names,
             top_k=self.top_k,
-            box=None if self.boxes is None else self.boxes[index],
+            box=box,
             alpha=self.alpha,
             colormap=self.colormap,
         )
@@ -210,42 +250,27 @@ class ExplanationLogger(PictureLogger):
             return Picture(tag, drawn)
         return Picture(tag, drawn, overlay(image, heatmap, self.alpha, self.colormap))
 
-    def _localization(self, tag: str, maps: np.ndarray) -> dict[str, float]:
-        if self.boxes is None:
+    def _localization(self, tag: str, maps: np.ndarray | None) -> dict[str, float]:
+        if self.boxes is None or maps is None:
             return {}
         return {
             f"{tag}/pointing_game": float(pointing_game(maps, self.boxes).mean()),
             f"{tag}/energy_in_box": float(energy_in_box(maps, self.boxes).mean()),
         }
 
-    def _score(self, probabilities: np.ndarray | None) -> Any:
-        wants_predicted = isinstance(self.score, str) or self.score is None
-        if isinstance(self.score, str) and self.score == "label" and self.labels is not None:
-            classes = self.labels.tolist()
-        elif not wants_predicted:
-            return self.score
-        elif not _is_tf_keras_vis(self.explainer) or probabilities is None:
-            return None
-        else:
-            classes = np.argmax(two_classes(probabilities), axis=1).tolist()
-        if not _is_tf_keras_vis(self.explainer):
-            return classes
-        binary = probabilities is not None and probabilities.shape[1] == 1
-        return BinaryScore(classes) if binary else CategoricalScore(classes)
-
     def _reset(self) -> None:
         super()._reset()
         self.explainer = None
-        self._forward = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the explainer and the compiled pass as well."""
-        return {**super().__getstate__(), "explainer": None, "_forward": None}
+        """Leave out the explainer as well."""
+        return {**super().__getstate__(), "explainer": None}
 
     def _options_of(self, explainer: ExplainerFactory) -> dict[str, Any]:
         """Return the options that the explainer takes, among those that the logger has."""
         parameters = inspect.signature(explainer).parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        is_own = isinstance(explainer, type) and issubclass(explainer, Explainer)
         if self.layer is not None and not (takes_any or "layer" in parameters):
             raise ValueError(
                 "Expected an explainer that takes layer=. Received: "
@@ -253,13 +278,34 @@ class ExplanationLogger(PictureLogger):
                 "layer inside: explainer=lambda model: GradCAM(model, layer)."
             )
         options = {} if self.layer is None else {"layer": self.layer}
-        return {**options, "batch_size": self.batch_size} if "batch_size" in parameters else options
+        takes_size = is_own or "batch_size" in parameters
+        return {**options, "batch_size": self.batch_size} if takes_size else options
 
-    def _checked_boxes(self, boxes: Boxes, max_images: int) -> Boxes:
-        count = len(self.images)
-        kept = boxes[:count] if count == max_images else boxes
-        box_masks(kept, count, *self.images.shape[1:3])
+    def _checked_boxes(self, boxes: Boxes, max_images: int | None) -> Boxes:
+        kept = boxes[: self._count] if self._count == (max_images or MOST_PROBES) else boxes
+        if not self._shown:
+            raise ValueError("Expected an image to have boxes. Received: inputs without any.")
+        box_masks(kept, self._count, *self._shown[min(self._shown)].shape[1:3])
         return kept
+
+
+class Looked(NamedTuple):
+    """What a logger saw of the probe images: maps by flat input, probabilities, and of what."""
+
+    maps: list[np.ndarray | None]
+    probabilities: np.ndarray | None
+    explained: Explained
+
+
+def _probabilities(predicted: Predicted, output: int) -> np.ndarray | None:
+    if output >= len(predicted.outputs):
+        return None
+    values = np.asarray(predicted.outputs[output], np.float32)
+    return as_probabilities(values, predicted.meanings[output])
+
+
+def _scaled(maps: np.ndarray) -> np.ndarray:
+    return normalize(maps) if np.abs(maps).max() > 1 else maps
 
 
 class CamLogger(ExplanationLogger):
@@ -299,12 +345,3 @@ class SaliencyLogger(ExplanationLogger):
             alpha=alpha,
             **options,
         )
-
-
-def _is_tf_keras_vis(explainer: Any) -> bool:
-    return any(base.__module__.startswith("tf_keras_vis") for base in type(explainer).__mro__)
-
-
-def _has_own_model(explainer: Any, model: keras.Model) -> bool:
-    """Whether the explainer holds a copy of the model, which does not see the new weights."""
-    return _is_tf_keras_vis(explainer) and explainer.model is not model

@@ -6,6 +6,7 @@ from kvis2 import (
     parametrizations,
     presets,
     regularizers,
+    tf_keras_vis,  # noqa: F401 (its scores and modifiers are taken from here on)
     transforms,
 )
 from kvis2.ascent import ActivationMaximization, DeepDream, FeatureInversion

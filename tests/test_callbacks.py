@@ -28,6 +28,10 @@ from kvis2.callbacks import (
 )
 from kvis2.callbacks.predictions import as_probabilities
 from kvis2.callbacks.probe_images import class_indices
+from kvis2.models import Meaning
+
+# Most tests give more probes than are taken; one of them looks at what is said of it.
+pytestmark = pytest.mark.filterwarnings("ignore:The first 16 of 20 probe images")
 
 IMAGES = np.random.default_rng(0).random((20, 6, 5, 3)).astype(np.float32)
 LABELS = np.arange(20) % 3
@@ -153,7 +157,8 @@ def test_a_dataset_that_calls_python_is_refused_with_the_way_out():
     ("arguments", "message"),
     [
         ({"images": "photos"}, "Expected images as an array.*Received: str"),
-        ({"images": {"input": IMAGES}}, "Expected images as an array.*Received: dict"),
+        ({"images": 3}, "Expected images as an array.*Received: int"),
+        ({"images": {"a": IMAGES, "b": IMAGES[:3]}}, r"same number of probes.*\[16, 3\]"),
         ({"images": None}, "Expected images as an array.*Received: NoneType"),
         ({"images": IMAGES[0, 0]}, r"Expected probe images as numbers.*\(5, 3\)"),
         ({"images": IMAGES[:0]}, "Expected at least one probe image"),
@@ -355,15 +360,58 @@ def test_class_indices(labels, expected):
 def test_probabilities_of_every_kind_of_classifier():
     logits = np.array([[1.0, -2.0, 0.5]], np.float32)
     softmax = tf.nn.softmax(logits).numpy()
-    np.testing.assert_allclose(as_probabilities(logits), softmax, rtol=1e-6)
-    np.testing.assert_array_equal(as_probabilities(softmax), softmax)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    unknown = Meaning("classes", None, "the number of its units")
+    np.testing.assert_allclose(as_probabilities(logits, unknown), softmax, rtol=1e-6)
+    np.testing.assert_array_equal(as_probabilities(softmax, unknown), softmax)
     small = np.array([[0.1, 0.9]], np.float32)  # logits that look like probabilities
-    np.testing.assert_allclose(as_probabilities(small, loss), tf.nn.softmax(small), rtol=1e-6)
-    binary = keras.losses.BinaryCrossentropy(from_logits=True)
-    np.testing.assert_allclose(as_probabilities(logits, binary), tf.sigmoid(logits), rtol=1e-6)
-    assert as_probabilities(np.array([[7.0]])) is None  # a regression
-    assert as_probabilities(np.zeros((1, 4, 4, 3))) is None
+    told = Meaning("classes", True, "the loss")
+    np.testing.assert_allclose(as_probabilities(small, told), tf.nn.softmax(small), rtol=1e-6)
+    labels = Meaning("labels", True, "the loss")
+    np.testing.assert_allclose(as_probabilities(logits, labels), tf.sigmoid(logits), rtol=1e-6)
+    assert as_probabilities(np.array([[0.5]]), Meaning("numbers", None, "the loss")) is None
+    assert as_probabilities(np.zeros((1, 4, 4, 3)), unknown) is None
+
+
+def test_more_probes_than_are_taken_are_told():
+    with pytest.warns(UserWarning, match="The first 16 of 20 .* `max_images=20` to log them all"):
+        assert len(take_probes(IMAGES).images) == 16
+    assert len(take_probes(IMAGES, max_images=20).images) == 20
+
+
+TABLE = np.random.default_rng(1).random((20, 5)).astype(np.float32)
+SEVERAL = {
+    "dict": lambda: take_probes({"scan": IMAGES, "record": TABLE}, LABELS, max_images=7),
+    "list": lambda: take_probes([IMAGES, TABLE], LABELS, max_images=7),
+    "pair of a dict": lambda: take_probes(
+        ({"scan": IMAGES, "record": TABLE}, LABELS), max_images=7
+    ),
+    "dataset of dicts": lambda: take_probes(
+        tf.data.Dataset.from_tensor_slices(({"scan": IMAGES, "record": TABLE}, LABELS)).batch(3),
+        max_images=7,
+    ),
+    "dataset of tuples": lambda: take_probes(
+        tf.data.Dataset.from_tensor_slices(((IMAGES, TABLE), LABELS)), max_images=7
+    ),
+}
+
+
+@pytest.mark.parametrize("source", SEVERAL)
+def test_probes_of_several_inputs_keep_their_structure(source):
+    images, labels = SEVERAL[source]()
+    scan, record = (images["scan"], images["record"]) if isinstance(images, dict) else images
+    np.testing.assert_array_equal(scan, IMAGES[:7])
+    np.testing.assert_array_equal(record, TABLE[:7])
+    np.testing.assert_array_equal(labels, LABELS[:7])
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (100, 3), (12, 12, 3), (6, 5, 4, 1)])
+@pytest.mark.parametrize("batch", [None, 4])
+def test_a_batch_is_told_from_one_sample(shape, batch):
+    data = np.random.default_rng(0).random((20, *shape)).astype(np.float32)
+    dataset = tf.data.Dataset.from_tensor_slices((data, LABELS))
+    found = take_probes(dataset if batch is None else dataset.batch(batch), max_images=6)
+    np.testing.assert_array_equal(found.images, data[:6])
+    np.testing.assert_array_equal(found.labels, LABELS[:6])
 
 
 @pytest.mark.parametrize(

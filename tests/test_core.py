@@ -196,7 +196,7 @@ def test_normalization_modes(mode, expected):
     # Gradient one at the maximum only: ask for the sum instead, whose gradient is one everywhere.
     model = keras.Model(inputs, keras.ops.sum(doubled, axis=1))
     cam = LayerCAM(model, layer="map", normalize=mode)
-    np.testing.assert_allclose(cam(0, signal), expected)
+    np.testing.assert_allclose(cam(None, signal), expected)
 
 
 @pytest.mark.parametrize("size", [(13, 7), (3, 20), (5, 6), (2, 2), (64, 65), (100, 6)])

@@ -90,9 +90,6 @@ def test_the_corner_is_painted_where_told_and_nowhere_else(demo):
 def test_demo_writes_and_prints_what_the_readme_says(tmp_path):
     out = tmp_path / "logs"
     text = run("--epochs", 2, "--images", 64, "--out", out)
-    assert 0 <= number(r"accuracy +(\d\.\d\d)\n", text) <= 1
-    assert 0 <= number(r"pointing game +(\d\.\d\d) at the first", text) <= 1
-    assert 0 <= number(r"share of heat in the box +(\d\.\d\d) at the first", text) <= 1
     assert f"tensorboard --logdir {out}" in text
     for run_name in ["train", "validation", "kvis2", "kvis2_validation"]:
         assert list((out / run_name).glob("*tfevents*")), run_name
@@ -109,7 +106,16 @@ def test_demo_writes_and_prints_what_the_readme_says(tmp_path):
 
 @pytest.mark.slow
 def test_the_network_learns_where_to_look(tmp_path):
-    text = run("--epochs", 6, "--out", tmp_path)
+    text = run("--out", tmp_path)
+    readme = Path("README.md").read_text(encoding="utf-8")
+    for figure in (
+        r"accuracy +(\d\.\d\d)\n",
+        r"pointing game +(\d\.\d\d) at the first",
+        r"pointing game .* (\d\.\d\d) at the last",
+        r"share of heat in the box +(\d\.\d\d) at the first",
+        r"share of heat in the box .* (\d\.\d\d) at the last",
+    ):
+        assert number(figure, text) == pytest.approx(number(figure, readme), abs=0.04), figure
     first = number(r"pointing game +(\d\.\d\d) at the first", text)
     last = number(r"pointing game .* (\d\.\d\d) at the last", text)
     share_first = number(r"share of heat in the box +(\d\.\d\d) at the first", text)

@@ -30,7 +30,7 @@ def photographs(side=224):
 def test_rows_go_by_the_size_of_the_input_and_by_free_memory(monkeypatch, side, free, rows):
     monkeypatch.setattr(row_count, "available", lambda: free)
 
-    assert row_count.automatic_rows(photographs(side)) == rows
+    assert row_count.automatic_rows([each.shape for each in photographs(side)]) == rows
 
 
 @pytest.fixture

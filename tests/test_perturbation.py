@@ -19,6 +19,9 @@ from kvis2.explainers import (
     SmoothGrad,
 )
 
+# Linear scores of one unit have no classes, and are told so where one is asked for.
+pytestmark = pytest.mark.filterwarnings("ignore:A class was asked for")
+
 
 @pytest.fixture(scope="module")
 def case():

@@ -42,7 +42,7 @@ class Ascent:
         self._caller = caller
         self._steps = steps
         starts = _starts(caller, batch)
-        rows = caller.settings.batch_size or automatic_rows(starts)
+        rows = caller.settings.batch_size or automatic_rows([each.shape for each in starts])
         self._method = method.for_pass(rows)
         self._method.shapes = [each.shape[1:] for each in starts]
         self._batch = batch

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kvis2 import models
 from kvis2.explainers.explainer import Explainer, without_layer
-from kvis2.explainers.placement import feeds, spatial_size
+from kvis2.explainers.placement import moves, spatial_size
 from kvis2.models import Call, TokenGrid
 from kvis2.passes import Probe, resize
 from kvis2.types import Override, Tensors
@@ -69,10 +69,10 @@ class AttentionMap(Explainer):
         rolled = self.rollout(attentions, [gradient for _, gradient in found])
         tokens = rolled[:, 0] if self.leading else tf.reduce_mean(rolled, axis=1)
         return [
-            self._map(tokens, spatial_size(each, probe))
-            if feeds(each, calls[-1].output) and spatial_size(each, probe)
+            self._map(tokens, spatial_size(probe, inputs, i))
+            if moves(each, calls[-1].output) and spatial_size(probe, inputs, i)
             else None
-            for each in inputs
+            for i, each in enumerate(inputs)
         ]
 
     def _map(self, tokens: tf.Tensor, size: Sequence[int | tf.Tensor]) -> tf.Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import models
 from kvis2.explainers.saliency import gradients_of
 from kvis2.models import Batch
 from kvis2.passes import Probe, as_rows, blur, repeated
@@ -41,8 +40,9 @@ class Baselines(Traced):
         self.arrays = None if numbers else Batch(model, given).arrays
         self.count = len(self.levels if self.levels is not None else self.arrays[0])  # type: ignore[index,arg-type]
 
-    def of(self, index: int, inputs: tf.Tensor, probe: Probe) -> tf.Tensor:
+    def of(self, index: int, flat: Tensors, probe: Probe) -> tf.Tensor:
         """All baselines of one flat input, float32 `(count or 1, batch or 1, ...)`."""
+        inputs = flat[index]
         values = tf.cast(inputs, tf.float32)
         if self.blurs and inputs.dtype.is_integer and inputs.dtype != tf.uint8:
             raise ValueError(
@@ -50,7 +50,7 @@ class Baselines(Traced):
                 "baseline as a token that says nothing, such as 0 for padding."
             )
         if self.blurs:
-            axes = models.spatial_axes(probe.model, inputs.shape, inputs.dtype)
+            axes = probe.input_space(flat, index)
             longest = tf.reduce_max(tf.gather(tf.shape(inputs), list(axes)))
             return blur(values, tf.cast(longest, tf.float32) / 20.0, axes)[None]
         if self.arrays is not None:
@@ -77,7 +77,7 @@ class Paths:
         self.probe = probe
         self.inputs = inputs
         self.starts: list[tf.Tensor | None] = [
-            baselines.of(i, each, probe) if self._has_line(each) else None
+            baselines.of(i, inputs, probe) if self._has_line(each) else None
             for i, each in enumerate(inputs)
         ]
 

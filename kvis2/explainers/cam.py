@@ -81,7 +81,7 @@ class ClassActivationMap(Explainer):
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The combined map of the probe's layer, at the size of each input that the layer sees."""
         trace = probe(score, inputs)
-        return placed(self.combine(trace), trace.activations, probe, inputs, self.settings.resize)
+        return placed(self.combine(trace), probe, inputs, self.settings.resize)
 
     def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map of the layer, or of several layers in one."""
@@ -91,9 +91,10 @@ class ClassActivationMap(Explainer):
         return [_fused(maps, self.fusion) for maps in zip(*each, strict=True)]
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
+        if self.layer is None:
+            return super()._blank_cause(score, batch, sample)
         evidence = _Evidence(self)
         evidence.results(score, batch.only(sample))
-        assert self.layer is not None
         path = models.layer_path(self.model, self.layer)
         if evidence.activation_peak[0] == 0:
             return f"the activations of '{path}' are all zero (its ReLUs are off)"
@@ -199,7 +200,7 @@ class CAM(ClassActivationMap):
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map, and by how much the gradients differ over space, relative to the largest."""
         trace = probe(score, inputs)
-        maps = placed(self.combine(trace), trace.activations, probe, inputs, self.settings.resize)
+        maps = placed(self.combine(trace), probe, inputs, self.settings.resize)
         space = _spatial_axes(trace)
         span = tf.reduce_max(trace.gradients, space) - tf.reduce_min(trace.gradients, space)
         peak = tf.reduce_max(tf.abs(trace.gradients), [*space, trace.gradients.shape.rank - 1])
@@ -338,7 +339,7 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
         alpha = tf.math.divide_no_nan(second, 2.0 * second + total * peak * third)
         weights = tf.reduce_sum(alpha * tf.nn.relu(first) * peak, space, keepdims=True)
         maps = self.weighted(weights, clean.activations)
-        return placed(maps, clean.activations, probe, inputs, self.settings.resize)
+        return placed(maps, probe, inputs, self.settings.resize)
 
 
 class LayerCAM(ClassActivationMap):

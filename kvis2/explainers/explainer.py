@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,8 @@ import tensorflow as tf
 from kvis2 import models, scores
 from kvis2.images import normalize as normalized
 from kvis2.models import Batch
-from kvis2.passes import LINEAR, Method, Probe
+from kvis2.passes import LINEAR, Method, Predicted, Probe
+from kvis2.scores import ScoreLike
 from kvis2.types import LayerReference, Tensors
 
 _NORMALIZATIONS = ("image", "batch", "minmax", False, None)
@@ -52,6 +54,9 @@ class Explainer(Method):
             which the layer is.
         verbose: 1 shows a progress bar, 0 is silent.
     """
+
+    _predicts = False
+    """Whether a pass returns what the model predicts as well."""
 
     def __init__(
         self,
@@ -106,8 +111,10 @@ class Explainer(Method):
         raise NotImplementedError(f"{type(self).__name__} does not say how to explain.")
 
     def compute(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
-        """The maps, and the reports."""
-        return self.explain(probe, score, inputs)
+        """The maps, the predictions if asked for, and the reports."""
+        found, count = self.explain(probe, score, inputs), len(inputs)
+        predicted = probe.predictions(inputs) if self._predicts else []
+        return [*found[:count], *predicted, *found[count:]]
 
     def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:
         """What SmoothGrad averages: the raw maps, or what they are `reduced` from."""
@@ -119,7 +126,7 @@ class Explainer(Method):
         """The maps that `explain` makes of `attributions`."""
         return list(attributions)
 
-    def __call__(self, score: Any, seed_input: Any) -> Any:
+    def __call__(self, score: ScoreLike, seed_input: Any) -> Any:
         """Explain `score` for every sample of `seed_input`.
 
         Args:
@@ -136,12 +143,33 @@ class Explainer(Method):
         Raises:
             ValueError: If the score, the input or the layer do not fit the model.
         """
+        return self._explained(score, seed_input)[0]
+
+    def with_predictions(self, score: ScoreLike, seed_input: Any) -> tuple[Any, Predicted]:
+        """The maps, and what the model predicts, in one pass.
+
+        Args:
+            score: As for a call.
+            seed_input: As for a call.
+
+        Returns:
+            The maps as a call returns them, and the outputs of the model with their meanings. With
+            batch normalisation folded, outputs differ in their last digits from `model(...)`.
+        """
+        predicting = copy.copy(self)
+        predicting._predicts = True
+        maps, outputs = predicting._explained(score, seed_input)
+        return maps, Predicted(outputs, self.meanings)
+
+    def _explained(self, score: Any, seed_input: Any) -> tuple[Any, list[np.ndarray]]:
         self._follow()
         batch = Batch(self.model, seed_input)
         score = scores.as_scores(score, batch.size, models.output_count(self.model))
-        maps = self.results(score, batch)
+        results = self.results(score, batch)
+        maps, outputs = results[: len(batch.shapes)], results[len(batch.shapes) :]
         self._check(maps, score, batch)
-        return batch.restored([None if m is None else self._finished(m) for m in maps])
+        restored = batch.restored([None if m is None else self._finished(m) for m in maps])
+        return restored, [each for each in outputs if each is not None]
 
     def _finished(self, maps: np.ndarray) -> np.ndarray:
         return normalized(maps, self.settings.normalize)  # type: ignore[arg-type]
@@ -162,15 +190,27 @@ class Explainer(Method):
                     f"infinity in the map of sample {wrong}. Check the weights of "
                     f"'{self.model.name}' (a diverged training?) and the range of the input."
                 )
+            self._check_weights()
             blank = np.flatnonzero(peaks == 0).tolist()
             sample = blank[0]
             cause = self._blank_cause(scores.rows(score, sample, sample + 1), batch, sample)
             warnings.warn(
                 f"{type(self).__name__} found no evidence: the map of sample {blank} is zero "
                 f"everywhere. Likely cause: {cause}.",
-                stacklevel=4,
+                stacklevel=5,
             )
             return
+
+    def _check_weights(self) -> None:
+        """Raise if a weight is not finite: ReLU makes zero of NaN, as if there were no evidence."""
+        for weight in self.model.weights:
+            values = tf.convert_to_tensor(weight)
+            if values.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(values))):
+                raise ValueError(
+                    "Expected a model whose weights are finite. Received: NaN or infinity in "
+                    f"'{weight.path}' of '{self.model.name}' (a diverged training?). Go back to "
+                    "weights from before."
+                )
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
         """Why the map of one sample may be zero."""

@@ -97,7 +97,7 @@ class ExtremalMask(Perturbation):
                 "Expected an input of floating numbers, to be mixed with what hides it. Received: "
                 f"{image.dtype.name}. Use Occlusion or RISE."
             )
-        axes = positions(image, probe)
+        axes = positions(probe, inputs, index)
         size, fill = lengths(image, axes), self.hidden(image, axes)
         shown = _sorted_target(self.cells ** len(axes), self.area)
 

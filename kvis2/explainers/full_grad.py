@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kvis2 import models
 from kvis2.explainers.explainer import Explainer, without_layer
-from kvis2.explainers.placement import feeds, spatial_size
+from kvis2.explainers.placement import channel_axis, moves, spatial_size
 from kvis2.explainers.saliency import no_gradient
 from kvis2.models import Call, scale_and_shift, tap
 from kvis2.passes import Probe, Report, resize
@@ -97,13 +97,15 @@ class FullGrad(Explainer):
         image, attribution = inputs[index], own[index]
         if attribution is None:
             return None
-        size = spatial_size(image, probe)
+        size = spatial_size(probe, inputs, index)
         if not size:
             return tf.abs(attribution)
-        axis = 1 if models.data_format(probe.model) == "channels_first" else -1
+        axis = channel_axis(probe, inputs, index)
+        if axis is None:
+            attribution, axis = attribution[..., tf.newaxis], -1
         total = _rescaled(attribution, axis)
         for call, part in parts:
-            if part.shape.rank == len(size) + 2 and feeds(image, call.output):
+            if part.shape.rank == len(size) + 2 and moves(image, call.output):
                 total += resize(_rescaled(part, _channel_axis(call.layer, part)), size)
         return total
 

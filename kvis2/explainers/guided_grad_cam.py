@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kvis2 import models
 from kvis2.explainers.cam import mean_gradients
-from kvis2.explainers.placement import placed
+from kvis2.explainers.placement import channel_axis, placed
 from kvis2.explainers.saliency import Attribution, gradients_of
 from kvis2.models import GuidedReLU
 from kvis2.passes import Probe
@@ -62,12 +62,11 @@ class GuidedGradCAM(Attribution):
         score = probe.fixed(score, inputs)
         trace = probe(score, inputs)
         cam = tf.nn.relu(tf.reduce_sum(mean_gradients(trace) * trace.activations, axis=-1))
-        maps = placed(cam, trace.activations, probe, inputs, True)
+        maps = placed(cam, probe, inputs, True)
         gradients = gradients_of(probe.on_inputs(self.guided), score, inputs)
-        axis = 1 if models.data_format(probe.model) == "channels_first" else -1
         return [
-            None if m is None or g is None else g * tf.expand_dims(m, axis)
-            for m, g in zip(maps, gradients, strict=True)
+            None if m is None or g is None else g * _over(m, channel_axis(probe, inputs, i))
+            for i, (m, g) in enumerate(zip(maps, gradients, strict=True))
         ]
 
     def reduced(
@@ -75,3 +74,8 @@ class GuidedGradCAM(Attribution):
     ) -> list[tf.Tensor | None]:
         """One map for each input, without its channels unless `keepdims`."""
         return super().reduced(attributions, probe.on_inputs(), inputs)
+
+
+def _over(maps: tf.Tensor, axis: int | None) -> tf.Tensor:
+    """Maps with an axis for the channels of their input, where it has them."""
+    return maps if axis is None else tf.expand_dims(maps, axis)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kvis2 import models, scores
+from kvis2 import scores
 from kvis2.explainers.explainer import Explainer, without_layer
-from kvis2.explainers.placement import feeds
+from kvis2.explainers.placement import moves
+from kvis2.models import Batch
 from kvis2.passes import (
     Probe,
     as_rows,
@@ -58,6 +59,12 @@ class Perturbation(Explainer):
             )
         self.value = value if isinstance(value, str) else np.asarray(value, np.float32)
 
+    def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
+        return (
+            "no part that was hidden changes the score, because what hides it (`value`) looks like "
+            "the input itself, or because the score does not depend on the input"
+        )
+
     def map_of(
         self, index: int, probe: Probe, score: Any, inputs: Tensors, own: tf.Tensor
     ) -> tf.Tensor:
@@ -77,7 +84,7 @@ class Perturbation(Explainer):
         score = probe.fixed(score, inputs)
         own = probe.scores(score, inputs)
         return [
-            self.map_of(i, probe, score, inputs, own) if feeds(each, own) else None
+            self.map_of(i, probe, score, inputs, own) if moves(each, own) else None
             for i, each in enumerate(inputs)
         ]
 
@@ -90,9 +97,9 @@ class Perturbation(Explainer):
         return tf.cast(self.value, inputs.dtype) * tf.ones_like(inputs)
 
 
-def positions(inputs: tf.Tensor, probe: Probe) -> list[int]:
+def positions(probe: Probe, inputs: Tensors, index: int) -> list[int]:
     """The axes along which an input can be hidden piece by piece: space, or features."""
-    return models.spatial_axes(probe.model, inputs.shape, inputs.dtype) or [1]
+    return probe.input_space(inputs, index) or [1]
 
 
 def lengths(inputs: tf.Tensor, axes: Sequence[int]) -> list[int | tf.Tensor]:
@@ -129,7 +136,7 @@ class _MaskedScores(Perturbation):
     ) -> list[Any]:
         """Sums over the masks: weight times change of the score, weight, change of the score."""
         image = inputs[index]
-        axes = positions(image, probe)
+        axes = positions(probe, inputs, index)
         size, fill = lengths(image, axes), self.hidden(image, axes)
 
         def chunk_total(indices: tf.Tensor) -> Tensors:

@@ -1,51 +1,107 @@
-"""Where a map belongs: which inputs a layer sees, and at which size."""
+"""Where a map belongs: which inputs a layer sees, along which of their axes, and at which size."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.models import ancestors
+from kvis2.models import ancestors, axes_between
 from kvis2.passes import Probe, resize
 from kvis2.types import Tensors
 
 
-def placed(
-    maps: tf.Tensor, activations: tf.Tensor, probe: Probe, inputs: Tensors, resized: bool
-) -> list[tf.Tensor | None]:
-    """A layer's `maps` for every input that the layer sees and whose space it shares; else None.
+class Place(NamedTuple):
+    """How the space of a layer lies in that of an input.
+
+    Attributes:
+        order: The order in which the layer's spatial axes are those of the input.
+        size: The lengths of these axes of the input.
+    """
+
+    order: list[int]
+    size: list[int | tf.Tensor]
+
+
+def placed(maps: tf.Tensor, probe: Probe, inputs: Tensors, resized: bool) -> list[tf.Tensor | None]:
+    """A layer's `maps` for every input that the layer sees; None for the others.
+
+    Where the layer's space is that of the input the map is brought to the input's axes and, if so
+    asked, to its size. Where it is a space of its own, as of the spectrogram of a sound, the map
+    stays as the layer has it.
 
     Args:
-        maps: `(batch, *spatial)`.
-        activations: The activations that the maps were made from.
+        maps: `(batch, *spatial)`, from the layer that the probe watched.
         probe: The probe that watched the layer.
         inputs: The flat inputs.
         resized: Whether the maps are brought to the size of the input.
     """
     result: list[tf.Tensor | None] = []
-    for each in inputs:
-        size = spatial_size(each, probe)
-        if len(size) != maps.shape.rank - 1 or not feeds(each, activations):
+    for index, each in enumerate(inputs):
+        if not feeds(each, probe, inputs):
             result.append(None)
-        else:
-            result.append(resize(maps, size) if resized else maps)
-    if all(each is None for each in result):
-        assert probe.layer is not None
-        raise ValueError(
-            "Expected a layer with as many spatial axes as an input it depends on. Received: "
-            f"'{models.layer_path(probe.model, probe.layer)}' with {maps.shape.rank - 1}. "
-            "Choose another layer, or give `reshape=` to make a grid of its tokens."
-        )
+            continue
+        place = place_in(maps.shape.rank - 1, probe, inputs, index)
+        result.append(maps if place is None else in_place(maps, place, resized))
     return result
 
 
-def spatial_size(inputs: tf.Tensor, probe: Probe) -> list[int | tf.Tensor]:
-    """The lengths of the spatial axes of an input: static where known."""
-    axes = models.spatial_axes(probe.model, inputs.shape, inputs.dtype)
+def in_place(maps: tf.Tensor, place: Place, resized: bool = True) -> tf.Tensor:
+    """Maps along the axes of an input, and at its size if so asked."""
+    if place.order != sorted(place.order):
+        maps = tf.transpose(maps, [0, *(1 + i for i in place.order)])
+    return resize(maps, place.size) if resized else maps
+
+
+def place_in(rank: int, probe: Probe, inputs: Tensors, index: int) -> Place | None:
+    """How a map of `rank` spatial axes lies in one of the inputs; None if its space is its own."""
+    space = probe.input_space(inputs, index)
+    size = _lengths(inputs[index], space)
+    followed = _followed(probe, inputs, index)
+    if followed is None:  # Not known, so the rank decides.
+        return Place(list(range(rank)), size) if len(space) == rank else None
+    axes = [each for each in followed if each is not None]
+    if len(axes) != rank or set(axes) != set(space):
+        return None
+    return Place(sorted(range(rank), key=axes.__getitem__), size)
+
+
+def _followed(probe: Probe, inputs: Tensors, index: int) -> list[int | None] | None:
+    """For each spatial axis of the watched layer the axis of the input that it is."""
+    watched = probe.watched(inputs)
+    if probe.is_reshaped or not tf.is_tensor(watched) or not tf.is_symbolic_tensor(watched):
+        return None
+    axes = axes_between(watched, inputs[index])
+    if axes is None or len(axes) < 3:
+        return None
+    first = models.data_format(probe.model, probe.layer) == "channels_first"
+    return list(axes[2:] if first else axes[1:-1])
+
+
+def spatial_size(probe: Probe, inputs: Tensors, index: int) -> list[int | tf.Tensor]:
+    """The lengths of the spatial axes of one of the inputs: static where known."""
+    return _lengths(inputs[index], probe.input_space(inputs, index))
+
+
+def channel_axis(probe: Probe, inputs: Tensors, index: int) -> int | None:
+    """The axis of an input that holds its channels; None for vectors, tokens and grey images."""
+    rank = inputs[index].shape.rank
+    if len(probe.input_space(inputs, index)) in (0, rank - 1):
+        return None
+    return 1 if models.data_format(probe.model) == "channels_first" else rank - 1
+
+
+def _lengths(inputs: tf.Tensor, axes: list[int]) -> list[int | tf.Tensor]:
     dynamic = tf.shape(inputs)
     return [dynamic[i] if inputs.shape[i] is None else inputs.shape[i] for i in axes]
 
 
-def feeds(inputs: tf.Tensor, activations: tf.Tensor) -> bool:
-    """Whether the activations are computed from this input; taken for granted when eager."""
-    return not tf.is_symbolic_tensor(activations) or inputs.op in ancestors(activations)
+def feeds(source: tf.Tensor, probe: Probe, inputs: Tensors) -> bool:
+    """Whether the watched layer is computed from one of the inputs; taken for granted if eager."""
+    return any(moves(source, each) for each in models.tensors_of(probe.watched(inputs)))
+
+
+def moves(inputs: tf.Tensor, tensor: tf.Tensor) -> bool:
+    """Whether a tensor is computed from this input; taken for granted when eager."""
+    return not tf.is_symbolic_tensor(tensor) or inputs.op in ancestors(tensor)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kvis2 import models
 from kvis2.explainers.explainer import Explainer
-from kvis2.explainers.placement import placed
+from kvis2.explainers.placement import channel_axis, placed
 from kvis2.explainers.smooth_grad import Noise
 from kvis2.passes import Probe
 from kvis2.traced import Seed
@@ -104,13 +104,14 @@ class Attribution(Explainer):
     ) -> list[tf.Tensor | None]:
         """One map for each, without its channels unless `keepdims`."""
         if probe.layer is None:
-            axis = 1 if models.data_format(probe.model) == "channels_first" else -1
-            return [None if a is None else self._reduced(a, axis) for a in attributions]
+            return [
+                None if a is None else self._reduced(a, channel_axis(probe, inputs, i))
+                for i, a in enumerate(attributions)
+            ]
         (activations,) = attributions
         assert activations is not None
         maps = placed(
             tf.reduce_sum(activations, -1) if self.keepdims else self._reduced(activations, -1),
-            activations,
             probe,
             inputs,
             self.settings.resize and not self.keepdims,
@@ -119,10 +120,10 @@ class Attribution(Explainer):
             return maps
         return [None if each is None else self._reduced(activations, -1) for each in maps]
 
-    def _reduced(self, attributions: tf.Tensor, axis: int) -> tf.Tensor:
+    def _reduced(self, attributions: tf.Tensor, axis: int | None) -> tf.Tensor:
         value, over_channels = _REDUCTIONS[self.reduce]
         # The features of a vector have no channels.
-        if self.keepdims or attributions.shape.rank <= 2:
+        if self.keepdims or axis is None or attributions.shape.rank <= 2:
             return value(attributions)
         return over_channels(value(attributions), axis)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from kvis2 import models, scores
 from kvis2.explainers.cam import ClassActivationMap
-from kvis2.explainers.placement import feeds, placed, spatial_size
-from kvis2.passes import Probe, resize, scores_of_pairs
+from kvis2.explainers.placement import channel_axis, feeds, in_place, place_in, placed
+from kvis2.models import Batch
+from kvis2.passes import Probe, scores_of_pairs
 from kvis2.types import LayerReference, Tensors
 
 
@@ -55,6 +57,12 @@ class ChannelCAM(ClassActivationMap):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to weight.")
 
+    def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
+        return (
+            "no channel that was tried speaks for this score: all of them are constant or zero "
+            "for the sample, or their evidence is against the score, and the final ReLU removes it"
+        )
+
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map of activations weighted by channel."""
         score = probe.fixed(score, inputs)
@@ -63,7 +71,7 @@ class ChannelCAM(ClassActivationMap):
         space = [1] * (activations.shape.rank - 2)
         shape = [tf.shape(weights)[0], *space, tf.shape(weights)[1]]
         maps = self.weighted(tf.reshape(weights, shape), activations)
-        return placed(maps, activations, probe, inputs, self.settings.resize)
+        return placed(maps, probe, inputs, self.settings.resize)
 
     def pairs(self, activations: tf.Tensor, tried: tf.Tensor) -> tf.Tensor:
         """Pairs (image, channel) `(n, 2)` of the channels `tried`, at most `max_channels` each."""
@@ -121,14 +129,19 @@ class ScoreCAM(ChannelCAM):
         space = list(range(1, activations.shape.rank - 1))
         varies = tf.reduce_max(activations, space) > tf.reduce_min(activations, space)
         channels = tf.experimental.numpy.moveaxis(activations, -1, 1)
-        masked = [feeds(each, activations) for each in inputs]
+        masks = [
+            self._mask_of(activations.shape.rank - 2, probe, inputs, i)
+            if feeds(x, probe, inputs)
+            else None
+            for i, x in enumerate(inputs)
+        ]
 
         def through(chunk: tf.Tensor) -> tf.Tensor:
             maps = tf.gather_nd(channels, chunk)
             rows = [tf.gather(each, chunk[:, 0]) for each in inputs]
             seen = [
-                self._through(maps, each, probe) if is_masked else each
-                for each, is_masked in zip(rows, masked, strict=True)
+                each if mask is None else _through(mask(maps), each)
+                for each, mask in zip(rows, masks, strict=True)
             ]
             return probe.scores(scores.take(score, chunk[:, 0]), seen)
 
@@ -140,26 +153,40 @@ class ScoreCAM(ChannelCAM):
             self.settings.verbose,
         )
 
-    def _through(self, maps: tf.Tensor, inputs: tf.Tensor, probe: Probe) -> tf.Tensor:
-        """The inputs multiplied by their maps, stretched to 0..1 at input size."""
-        size = spatial_size(inputs, probe)
-        if len(size) != maps.shape.rank - 1:
-            return inputs
-        if len(size) == inputs.shape.rank - 1:
+    def _mask_of(
+        self, rank: int, probe: Probe, inputs: Tensors, index: int
+    ) -> Callable[[tf.Tensor], tf.Tensor]:
+        """What makes masks of one of the inputs from maps of the layer, stretched to 0..1."""
+        place, axis = place_in(rank, probe, inputs, index), channel_axis(probe, inputs, index)
+        if place is None:
+            assert probe.layer is not None
+            raise ValueError(
+                "Expected a layer whose space is that of the input, to mask the input by its maps. "
+                f"Received: '{models.layer_path(probe.model, probe.layer)}', whose axes are its "
+                "own. Use GradCAM or LayerCAM, or name a layer before the axes change."
+            )
+        if inputs[index].dtype.is_integer and inputs[index].dtype != tf.uint8 and axis is None:
             raise ValueError(
                 "Expected an input that can be masked: images or signals with channels. Received: "
-                f"tokens of type {inputs.dtype.name}. Use GradCAM or LayerCAM for tokens."
+                f"tokens of type {inputs[index].dtype.name}. Use GradCAM or LayerCAM for tokens."
             )
-        large = resize(maps, size)
-        space = list(range(1, large.shape.rank))
-        low = tf.reduce_min(large, space, keepdims=True)
-        high = tf.reduce_max(large, space, keepdims=True)
-        mask = tf.math.divide_no_nan(large - low, high - low)
-        first = models.data_format(probe.model) == "channels_first"
-        mask = tf.expand_dims(mask, 1 if first else -1)
-        if inputs.dtype.is_integer:
-            return tf.cast(tf.round(tf.cast(inputs, tf.float32) * mask), inputs.dtype)
-        return inputs * tf.cast(mask, inputs.dtype)
+
+        def mask(maps: tf.Tensor) -> tf.Tensor:
+            large = in_place(maps, place)
+            space = list(range(1, large.shape.rank))
+            low = tf.reduce_min(large, space, keepdims=True)
+            high = tf.reduce_max(large, space, keepdims=True)
+            stretched = tf.math.divide_no_nan(large - low, high - low)
+            return stretched if axis is None else tf.expand_dims(stretched, axis)
+
+        return mask
+
+
+def _through(mask: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+    """The inputs multiplied by their masks."""
+    if inputs.dtype.is_integer:
+        return tf.cast(tf.round(tf.cast(inputs, tf.float32) * mask), inputs.dtype)
+    return inputs * tf.cast(mask, inputs.dtype)
 
 
 class AblationCAM(ChannelCAM):

@@ -11,18 +11,19 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.models import Batch, counted, specifications
+from kvis2.models import Batch, Meaning, counted, specifications
 from kvis2.passes import UNTRACEABLE, Probe, Survey
 from kvis2.scores import FunctionScore
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a model: its name, its shape, and the softmax or sigmoid that it ends in."""
+    """One output of a model: name, shape, the softmax or sigmoid that it ends in, its meaning."""
 
     name: str
     shape: tuple[int | None, ...]
     activation: str | None
+    meaning: Meaning
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def describe(model: keras.Model, inputs: Any = None) -> Description:
         >>> description = describe(keras.applications.VGG16())
         vgg16: functional model, 138,357,544 parameters
           inputs       keras_tensor  float32 (batch, 224, 224, 3)
-          outputs      predictions  (batch, 1000), ends in a softmax (explained before it)
+          outputs      predictions  (batch, 1000), ends in a softmax (explained before it):
+                       classes, by the softmax at its end
           activations  15 relu (GuidedReLU and DeconvReLU reach 15)
           maps         block1_conv2  224 x 224 x 64
                        block2_conv2  112 x 112 x 128
@@ -240,8 +242,10 @@ def _outputs(model: keras.Model, survey: Survey) -> tuple[Output, ...]:
         for index in range(len(survey.outputs))
     ]
     return tuple(
-        Output(name, (None, *output.shape[1:]), activation)
-        for name, output, activation in zip(names, survey.outputs, survey.activations, strict=True)
+        Output(name, (None, *output.shape[1:]), activation, meaning)
+        for name, output, activation, meaning in zip(
+            names, survey.outputs, survey.activations, survey.meanings, strict=True
+        )
     )
 
 
@@ -251,7 +255,7 @@ def _output_line(output: Output) -> str:
         "softmax": "ends in a softmax (explained before it)",
         "sigmoid": "ends in a sigmoid (explained before it)",
     }[output.activation]
-    return f"{output.name}  {_shape(output.shape)}, {end}"
+    return f"{output.name}  {_shape(output.shape)}, {end}: {output.meaning}"
 
 
 def _shape(shape: Sequence[int | None]) -> str:

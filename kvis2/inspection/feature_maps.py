@@ -26,7 +26,7 @@ class Features(Method):
 
     def of(self, batch: Batch) -> Iterator[np.ndarray]:
         """The features of all images, one forward pass after the other."""
-        rows = self.settings.batch_size or automatic_rows(batch.arrays)
+        rows = self.settings.batch_size or automatic_rows(batch.shapes)
         for (features,) in self.chunks([], batch, rows):
             assert features is not None
             yield features

@@ -50,9 +50,10 @@ def linear_parts(
     Raises:
         ValueError: If the layer's kernel is not one variable.
     """
-    if isinstance(layer, models.SEPARABLE):
+    quantized = models.entry_of(layer) != "call"
+    if isinstance(layer, models.SEPARABLE) and not quantized:
         return _separable_parts(layer)
-    if not isinstance(layer.kernel, keras.Variable):
+    if quantized or not hasattr(layer.kernel, "assign"):
         raise ValueError(
             f"Expected a layer whose kernel is one variable. Received: '{path}', which is "
             "quantized or has LoRA weights. Merge them into the kernel first."

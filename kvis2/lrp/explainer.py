@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kvis2 import models
+from kvis2 import models, scores
 from kvis2.explainers import Attribution, feeds, gradients_of
 from kvis2.lrp.composites import (
     Composite,
@@ -18,6 +18,7 @@ from kvis2.lrp.composites import (
 )
 from kvis2.lrp.flow import RelevanceFlow, summed_by_sample
 from kvis2.passes import Probe, Report
+from kvis2.scores import LayerScore
 from kvis2.types import LayerReference, Tensors
 
 _STARTS = ("score", "one")
@@ -129,6 +130,11 @@ class LRP(Attribution):
     def _relevances(
         self, probe: Probe, score: Any, inputs: Tensors
     ) -> tuple[list[tf.Tensor | None], RelevanceFlow]:
+        if any(isinstance(each, LayerScore) for each in scores.flat(score)):
+            raise ValueError(
+                "Expected a score of the model's output, for LRP. Received: a LayerScore. Use "
+                "Saliency or IntegratedGradients, or a model that ends in the layer."
+            )
         if tf.executing_eagerly():
             raise ValueError(
                 "Expected a model that can be traced into a graph, for LRP. Received: "
@@ -152,7 +158,7 @@ class LRP(Attribution):
             return super().reduced(attributions, probe, inputs)
         (relevance,) = attributions
         assert relevance is not None
-        return [relevance if feeds(each, relevance) else None for each in inputs]
+        return [relevance if feeds(each, probe, inputs) else None for each in inputs]
 
 
 def _channels_last(first: bool, relevance: tf.Tensor) -> tf.Tensor:

@@ -82,7 +82,7 @@ class CallRecorder:
             if callable(getattr(layer, "activation", None))
         ]
         return activations + [
-            Override(layer, "call", functools.partial(self._with_rule, path, layer))
+            Override(layer, models.entry_of(layer), functools.partial(self._with_rule, path, layer))
             for path, layer in layers
         ]
 

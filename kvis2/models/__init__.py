@@ -7,6 +7,7 @@ force while one pass is traced. Nothing here runs a model by itself.
 from kvis2.models.activations import (
     ActivationKind,
     activation_of,
+    buried_activation,
     counted,
     final_activation,
     kind_of_layer,
@@ -16,7 +17,7 @@ from kvis2.models.activations import (
 from kvis2.models.computation import Computation
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
-from kvis2.models.inputs import Batch, specifications
+from kvis2.models.inputs import Arguments, Batch, specifications
 from kvis2.models.layers import (
     CONVOLUTIONS,
     DEPTHWISE,
@@ -25,25 +26,31 @@ from kvis2.models.layers import (
     TRANSPOSED,
     check_built,
     data_format,
+    entry_of,
     find_layer,
+    flat_outputs,
     input_structure,
     is_affine,
     layer_path,
     output_count,
     output_names,
+    output_paths,
     register_affine,
     spatial_axes,
     walk,
 )
+from kvis2.models.meaning import Meaning, loss_of, meaning_of, static_shape
 from kvis2.models.modifiers import (
     DeconvReLU,
     GuidedReLU,
     LinearOutput,
     Modifier,
     as_modifiers,
+    convert_with,
     modified,
 )
 from kvis2.models.overrides import overriding
+from kvis2.models.spaces import axes_between, input_space
 from kvis2.models.taps import (
     Call,
     Steps,
@@ -65,6 +72,7 @@ __all__ = [
     "SEPARABLE",
     "TRANSPOSED",
     "ActivationKind",
+    "Arguments",
     "Batch",
     "Call",
     "Computation",
@@ -72,19 +80,26 @@ __all__ = [
     "FoldBatchNorm",
     "GuidedReLU",
     "LinearOutput",
+    "Meaning",
     "Modifier",
     "Steps",
     "TokenGrid",
     "activation_of",
     "ancestors",
     "as_modifiers",
+    "axes_between",
+    "buried_activation",
     "check_built",
     "chosen",
+    "convert_with",
     "counted",
     "data_format",
+    "entry_of",
     "final_activation",
     "find_layer",
+    "flat_outputs",
     "inlined",
+    "input_space",
     "input_structure",
     "is_affine",
     "is_function",
@@ -92,9 +107,12 @@ __all__ = [
     "kind_of_layer",
     "kind_of_operation",
     "layer_path",
+    "loss_of",
+    "meaning_of",
     "modified",
     "output_count",
     "output_names",
+    "output_paths",
     "overriding",
     "packed_like",
     "register_activation",
@@ -105,6 +123,7 @@ __all__ = [
     "spatial_calls",
     "spatial_sizes",
     "specifications",
+    "static_shape",
     "tap",
     "tensors_of",
     "token_grid",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -130,13 +130,26 @@ def counted(operations: Iterable[tf.Operation]) -> Counter[str]:
 
 
 def called(operation: tf.Operation) -> list[str]:
-    """The types of the operations in the function that `operation` calls, if it calls one."""
-    if operation.type not in ("PartitionedCall", "StatefulPartitionedCall"):
+    """The types of all operations in the functions that `operation` calls, at any depth."""
+    return [node.op for body in _bodies(operation) for node in body.node_def]
+
+
+def _bodies(operation: tf.Operation) -> list[Any]:
+    """The definitions of the function that `operation` calls, and of those called from there."""
+    if operation.type not in _CALLS:
         return []
-    name = operation.get_attr("f").name
-    library = operation.graph.as_graph_def().library.function
-    bodies = [each.node_def for each in library if each.signature.name == name]
-    return [node.op for body in bodies for node in body]
+    library = {x.signature.name: x for x in operation.graph.as_graph_def().library.function}
+    pending, found = [operation.get_attr("f").name], {}
+    while pending:
+        name = pending.pop()
+        if name in library and name not in found:
+            found[name] = library[name]
+            nodes = [node for node in library[name].node_def if node.op in _CALLS]
+            pending.extend(node.attr["f"].func.name for node in nodes)
+    return list(found.values())
+
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
 def _is_hard_sigmoid(operation: tf.Operation) -> bool:
@@ -197,6 +210,42 @@ RELABELLING: dict[str, Callable[[tf.Tensor, tf.Operation], tf.Tensor]] = {
     "Squeeze": lambda x, operation: tf.reshape(x, tf.shape(operation.outputs[0])),
     "ExpandDims": lambda x, operation: tf.reshape(x, tf.shape(operation.outputs[0])),
 }
+
+
+def buried_activation(output: tf.Tensor) -> tuple[str, list[str]] | None:
+    """A softmax or sigmoid that is followed by more steps, or ends in a function.
+
+    Args:
+        output: A symbolic model output that `final_activation` finds nothing in.
+
+    Returns:
+        "softmax" or "sigmoid", and what comes after it; None if there is none.
+    """
+    passed: list[str] = []
+    pending, seen = [output.op], 0
+    while pending and seen < 64:
+        each = pending.pop()
+        seen += 1
+        kind = kind_of_operation(each.type)
+        if kind is not None and kind.final is not None and passed:
+            return kind.final, passed
+        finals = {k.final for k in map(kind_of_operation, called(each)) if k and k.final}
+        if finals:
+            name = "softmax" if "softmax" in finals else "sigmoid"
+            return name, [*passed, "the end of a tf.function"]
+        if each.type in _AFTER or each.type in RELABELLING:
+            passed.append(each.type)
+            pending.extend(tensor.op for tensor in each.inputs)
+    return None
+
+
+# What averages, clips and scales probabilities.
+_AFTER = frozenset(
+    (
+        *("Mul", "AddV2", "AddN", "Sub", "RealDiv", "ConcatV2", "Pow", "Log", "Maximum"),
+        *("Minimum", "ClipByValue", "Mean", "Sum", "Pack", "StridedSlice"),
+    )
+)
 
 
 def _recorded_by_keras(output: tf.Tensor) -> tuple[str | None, tf.Tensor]:

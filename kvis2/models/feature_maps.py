@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kvis2.models import layers
 from kvis2.models.activations import final_activation
+from kvis2.models.spaces import axes_between, input_space
 from kvis2.models.taps import Call, Steps, is_in_the_open, tensors_of
 from kvis2.types import Tensors
 
@@ -26,11 +27,12 @@ def spatial_calls(
         outputs: Its outputs, before and after the modifiers: no feature maps, even if spatial.
         total: The scores.
     """
-    ranks = {len(layers.spatial_axes(model, each.shape, each.dtype)) for each in inputs} - {0}
+    ranks = {len(input_space(model, each)) for each in inputs} - {0}
     reached = None if tf.executing_eagerly() else ancestors(total)
     logits = [final_activation(each)[1] for each in outputs]
     final = {_source(each) for each in [*outputs, *logits]}
     found: list[Call] = []
+    known: list[tuple[tf.Tensor, dict[Any, Any]]] = [(each, {}) for each in inputs]
     inside_attention = {id(layer) for layer in layers.inside_attention(model)}
     for call in calls:
         if id(call.layer) in inside_attention:  # (batch, tokens, heads, size) is no image.
@@ -47,10 +49,23 @@ def spatial_calls(
             continue
         if reached is not None and not all(each.op in reached for each in tensors):
             continue
+        if not any(_shares_space(call, model, each, axes) for each, axes in known):
+            continue
         # A container, or a dropout at inference, passes the tensor of another layer on.
         if not found or call.output is not found[-1].output:
             found.append(call)
     return found
+
+
+def _shares_space(call: Call, model: keras.Model, inputs: tf.Tensor, known: dict[Any, Any]) -> bool:
+    """Whether a map has the axes of an input in their order, as far as they can be followed."""
+    if not tf.is_tensor(call.output) or not tf.is_symbolic_tensor(call.output):
+        return True
+    axes = axes_between(call.output, inputs, known)
+    if axes is None:
+        return True
+    first = layers.data_format(model, call.layer) == "channels_first"
+    return list(axes[2:] if first else axes[1:-1]) == input_space(model, inputs)
 
 
 def spatial_sizes(call: Call, model: keras.Model) -> list[int | None]:

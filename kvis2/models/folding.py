@@ -59,7 +59,7 @@ def _is_linear(layer: Any) -> bool:
         type(layer) in kind
         and layer.activation is keras.activations.linear
         and layer.compute_dtype == "float32"
-        and layer.dtype_policy.quantization_mode is None
+        and layers.entry_of(layer) == "call"
     )
 
 

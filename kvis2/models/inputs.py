@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,16 +13,22 @@ import numpy as np
 from kvis2.models import layers
 
 
+class Arguments(tuple):
+    """Placeholders of the inputs of a model whose `call` takes one tensor in each argument."""
+
+
 class Batch:
     """A user's input as flat arrays, with the way back.
+
+    Values are cast to what the model takes, and checked, row by row as they are asked for: the
+    memory of a pass goes by its rows and not by the whole input.
 
     Args:
         model: The model that the input is for.
         seed_input: An array, tensor or nested Python list; a list of them for a model with
-            several inputs, or a dict by input name. A missing batch axis is added.
+            several inputs or arguments, or a dict by input name. A missing batch axis is added.
 
     Attributes:
-        arrays: The flat inputs `(batch, ...)` in the dtype the model takes.
         packing: The structure in which a model that declares none is called.
         size: The number of samples.
 
@@ -30,41 +37,60 @@ class Batch:
     """
 
     def __init__(self, model: keras.Model, seed_input: Any) -> None:
+        _refuse_stateful(model)
         specs = specifications(model)
-        values, self.packing = _flattened(seed_input, specs)
+        if _are_arguments(model, seed_input, specs):
+            specs = None  # Keras remembers the first argument's shape alone.
+        values, self._structure = _flattened(seed_input, specs)
+        self.packing = _packing(model, self._structure)
         self._seed_input = seed_input
         expected: Sequence[Any] = [None] * len(values) if specs is None else specs
-        has_tokens = specs is None and _has_embedding(model)
-        self.arrays = [
-            _checked(value, spec, has_tokens) for value, spec in zip(values, expected, strict=True)
+        has_tokens = _has_embedding(model)
+        pairs = list(zip(values, expected, strict=True))
+        self._given = [_as_array(value, spec) for value, spec in pairs]
+        self._dtypes = [
+            _dtype(each, spec, has_tokens)
+            for each, (_, spec) in zip(self._given, pairs, strict=True)
         ]
-        self.size = len(self.arrays[0])
-        if any(len(each) != self.size for each in self.arrays):
+        self.size = len(self._given[0])
+        if any(len(each) != self.size for each in self._given):
             raise ValueError(
                 "Expected inputs with the same number of samples. "
-                f"Received: {[len(each) for each in self.arrays]} samples. Give as many of each."
+                f"Received: {[len(each) for each in self._given]} samples. Give as many of each."
             )
         self._specs = specs
         self._declared = layers.declared_inputs(model)
 
     @property
+    def arrays(self) -> list[np.ndarray]:
+        """All flat inputs `(batch, ...)` in the dtypes that the model takes."""
+        return self.rows(0, self.size)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the flat inputs."""
+        return [each.shape for each in self._given]
+
+    @property
     def open_axes(self) -> list[tuple[int, ...]]:
         """For each flat input the axes whose length may change without a new trace."""
         if self._declared is None:
-            return [(0,) for _ in self.arrays]
+            return [(0,) for _ in self._given]
         return [
             (0, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
             for spec in self._declared
         ]
 
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
-        """The inputs of the samples from `start` to `stop`."""
-        return [each[start:stop] for each in self.arrays]
+        """The inputs of the samples from `start` to `stop`, cast to what the model takes."""
+        pairs = zip(self._given, self._dtypes, strict=True)
+        return [_finite(each[start:stop].astype(dtype, copy=False)) for each, dtype in pairs]
 
     def only(self, sample: int) -> Batch:
         """This batch with one of its samples alone."""
         alone = copy.copy(self)
-        alone.arrays, alone.size = self.rows(sample, sample + 1), 1
+        alone._given = [each[sample : sample + 1] for each in self._given]
+        alone.size = 1
         return alone
 
     def restored(self, values: Sequence[Any]) -> Any:
@@ -74,9 +100,50 @@ class Batch:
             names = sorted(self._seed_input) if specs is None else [spec.name for spec in specs]
             by_name = dict(zip(names, values, strict=True))
             return {name: by_name[name] for name in self._seed_input}
-        if isinstance(self.packing, list | tuple):
-            return list(values) if isinstance(self.packing, list) else tuple(values)
+        if isinstance(self._structure, list | tuple):
+            return list(values) if isinstance(self._structure, list) else tuple(values)
         return values[0]
+
+
+def _refuse_stateful(model: keras.Model) -> None:
+    """Raise for layers that carry a state from batch to batch: which one would be explained?"""
+    for path, layer in layers.walk(model):
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            raise ValueError(
+                "Expected a model whose outputs depend on its input alone. Received: "
+                f"'{path}', an RNN with `stateful=True`. Build the model with `stateful=False` "
+                "and set its weights, to explain it."
+            )
+
+
+def _are_arguments(model: keras.Model, seed_input: Any, specs: list[Any] | None) -> bool:
+    """Whether a user gives one array for each of several arguments of a subclassed `call`."""
+    if layers.declared_inputs(model) is not None or not isinstance(seed_input, list | tuple):
+        return False
+    if not 1 < len(seed_input) <= len(_tensor_arguments(model)):
+        return False
+    alone = specs is not None and len(specs) == 1  # Else they are known one by one.
+    return alone and np.ndim(seed_input[0]) == len(specs[0].shape)  # type: ignore[index]
+
+
+def _packing(model: keras.Model, structure: Any) -> Any:
+    """The structure in which a model is called that declares none itself."""
+    several = isinstance(structure, list | tuple) and len(structure) > 1
+    if not several or layers.input_structure(model) is not None:
+        return structure
+    built = getattr(model, "_build_shapes_dict", None)
+    (shapes,) = built.values() if built and len(built) == 1 else (None,)
+    if shapes is not None and not _is_shape(shapes):
+        return structure  # Built with a list of inputs in one argument.
+    return Arguments(structure) if len(_tensor_arguments(model)) >= len(structure) else structure
+
+
+def _tensor_arguments(model: keras.Model) -> list[str]:
+    """The names of the arguments of `call` that can be tensors without a keyword."""
+    parameters = inspect.signature(model.call).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = [each.name for each in parameters if each.kind in kinds]
+    return [name for name in named if name not in ("self", "training", "mask")]
 
 
 def specifications(model: keras.Model) -> list[Any] | None:
@@ -84,26 +151,41 @@ def specifications(model: keras.Model) -> list[Any] | None:
     declared = layers.declared_inputs(model)
     if declared is not None:
         return declared
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
-    if len(shapes) == 1 and isinstance(shapes[0], tuple | list) and _is_shape(shapes[0]):
-        return [_BuiltWith((None, *shapes[0][1:]))]
-    return None
+    built: Mapping[str, Any] = getattr(model, "_build_shapes_dict", None) or {}
+    if not built:
+        return None
+    if len(built) == 1:
+        (shapes,) = built.values()
+        if isinstance(shapes, tuple | list) and _is_shape(shapes):
+            return [_BuiltWith("input", shapes)]
+        if isinstance(shapes, Mapping) and all(map(_is_shape, shapes.values())):
+            return [_BuiltWith(name, shapes[name]) for name in sorted(shapes)]
+        if isinstance(shapes, tuple | list) and all(map(_is_shape, shapes)):
+            return [_BuiltWith(f"input {i}", each) for i, each in enumerate(shapes)]
+        return None
+    if not all(map(_is_shape, built.values())):
+        return None
+    return [_BuiltWith(name.removesuffix("_shape"), each) for name, each in built.items()]
 
 
 class _BuiltWith:
-    """What is known of the input of a subclassed model: the shape it was built with."""
+    """What is known of an input of a subclassed model: the shape it was built with."""
 
-    name = "input"
     dtype = None
 
-    def __init__(self, shape: tuple[int | None, ...]) -> None:
-        self.built_with = shape
+    def __init__(self, name: str, shape: Sequence[int | None]) -> None:
+        self.name = name
+        self.built_with = (None, *shape[1:])
         # The size of the images seen in building is not a promise; rank and channels are.
-        self.shape = (*[None] * (len(shape) - 1), shape[-1])
+        self.shape = (*[None] * (len(shape) - 1), *([shape[-1]] if len(shape) != 2 else [None]))
 
 
-def _is_shape(value: Sequence[Any]) -> bool:
-    return len(value) > 0 and all(size is None or isinstance(size, int) for size in value)
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) > 0
+        and all(size is None or isinstance(size, int) for size in value)
+    )
 
 
 def _has_embedding(model: keras.Model) -> bool:
@@ -150,7 +232,7 @@ def _by_name(seed_input: Mapping[str, Any], specs: list[Any] | None) -> tuple[li
     return [seed_input[name] for name in names], dict.fromkeys(sorted(seed_input), 0)
 
 
-def _checked(value: Any, spec: Any, has_tokens: bool) -> np.ndarray:
+def _as_array(value: Any, spec: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError:  # A ragged list.
@@ -173,7 +255,15 @@ def _checked(value: Any, spec: Any, has_tokens: bool) -> np.ndarray:
             f"Expected at least one sample. Received: an empty batch of shape {array.shape}. "
             "Check what was selected."
         )
-    array = array.astype(_dtype(array, spec, has_tokens), copy=False)
+    if 0 in array.shape:
+        raise ValueError(
+            f"Expected an input with values. Received: shape {array.shape}, which has none. "
+            "Check how the images were cropped."
+        )
+    return array
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
         raise ValueError(

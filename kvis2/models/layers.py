@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -241,3 +242,30 @@ def output_names(model: keras.Model) -> list[str] | None:
     if isinstance(model, keras.Sequential) or not hasattr(model, "_outputs_struct"):
         return None
     return list(model.output_names)
+
+
+def flat_outputs(outputs: Any) -> list[Any]:
+    """The tensors of what a model returned: of nested lists, dicts (sorted), and dataclasses."""
+    return [tensor for _, tensor in _leaves(outputs, "")]
+
+
+def output_paths(outputs: Any) -> list[str]:
+    """Where each of `flat_outputs` stands, such as "class" or "features/0"."""
+    return [path for path, _ in _leaves(outputs, "")]
+
+
+def _leaves(outputs: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, type):
+        outputs = {x.name: getattr(outputs, x.name) for x in dataclasses.fields(outputs)}
+    elif isinstance(outputs, tuple) and hasattr(outputs, "_asdict"):
+        outputs = outputs._asdict()
+    if isinstance(outputs, Mapping):
+        items: list[tuple[Any, Any]] = [(name, outputs[name]) for name in sorted(outputs)]
+    elif isinstance(outputs, list | tuple):
+        items = list(enumerate(outputs))
+    else:
+        if hasattr(outputs, "shape") and hasattr(outputs, "dtype"):
+            yield path, outputs
+        return
+    for name, each in items:
+        yield from _leaves(each, f"{path}/{name}" if path else str(name))

@@ -19,7 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvis2.models.activations import RELABELLING, activation, called, counted, final_activation
+from kvis2.models.activations import (
+    activation,
+    buried_activation,
+    counted,
+    final_activation,
+)
 from kvis2.types import Override
 
 
@@ -62,35 +67,21 @@ class LinearOutput(Modifier):
         """The argument of the final softmax or sigmoid of `output`."""
         name, argument = final_activation(output)
         if name is None and tf.is_symbolic_tensor(output):
-            _warn_of_buried_softmax(output.op)
+            _warn_of_buried(output)
         return argument
 
 
-_ELEMENTWISE = {"Mul", "AddV2", "Sub", "RealDiv", "ConcatV2", "Pow", "Log", "Maximum", "Minimum"}
-
-
-def _warn_of_buried_softmax(operation: tf.Operation) -> None:
-    """Say so if `operation` computes with a softmax elementwise: its logits are not found."""
-    passed: list[str] = []
-    pending = [operation]
-    for _ in range(32):
-        if not pending:
-            return
-        each = pending.pop()
-        if "Softmax" in called(each):
-            passed.append("the end of a tf.function")
-        if passed and (each.type == "Softmax" or passed[-1] == "the end of a tf.function"):
-            warnings.warn(
-                "Expected the softmax to be the last step of the model, so that the score before "
-                f"it can be explained. Received: a softmax followed by {', '.join(passed)}. The "
-                "output is explained as it is; pass `model_modifier=None` if that is what you "
-                "mean.",
-                stacklevel=2,
-            )
-            return
-        if each.type in _ELEMENTWISE or each.type in RELABELLING:
-            passed.append(each.type)
-            pending.extend(tensor.op for tensor in each.inputs)
+def _warn_of_buried(output: tf.Tensor) -> None:
+    """Say so if an output is computed from a softmax or sigmoid: its logits are not found."""
+    buried = buried_activation(output)
+    if buried is not None:
+        name, passed = buried
+        warnings.warn(
+            f"Expected the {name} to be the last step of the model, so that the score before it "
+            f"can be explained. Received: a {name} followed by {', '.join(passed)}. The output is "
+            "explained as it is; pass `model_modifier=None` if that is what you mean.",
+            stacklevel=2,
+        )
 
 
 _RELU_GRADIENTS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
@@ -230,7 +221,7 @@ def as_modifiers(model_modifier: Any) -> tuple[list[Modifier], list[Callable[...
     modifiers: list[Modifier] = []
     functions: list[Callable[..., Any]] = []
     for each in given:
-        each = _from_tf_keras_vis(each)
+        each = _converted(each)
         if isinstance(each, type):
             raise TypeError(
                 f"Expected a modifier. Received: the class {each.__name__}. "
@@ -248,18 +239,17 @@ def as_modifiers(model_modifier: Any) -> tuple[list[Modifier], list[Callable[...
     return modifiers, functions
 
 
-def _from_tf_keras_vis(modifier: Any) -> Any:
-    """The kvis2 modifier that does what one of tf-keras-vis does, by its class name."""
-    kind = type(modifier)
-    if not kind.__module__.startswith("tf_keras_vis"):
-        return modifier
-    if kind.__name__ == "ReplaceToLinear":
-        return LinearOutput()
-    if kind.__name__ == "GuidedBackpropagation" and modifier.target_activations == [
-        keras.activations.relu
-    ]:
-        return GuidedReLU(("relu",))
-    return modifier
+_CONVERSIONS: list[Callable[[Any], Modifier | None]] = []
+
+
+def convert_with(convert: Callable[[Any], Modifier | None]) -> None:
+    """Let modifiers of another toolkit be taken: `convert` returns None for what is not one."""
+    _CONVERSIONS.append(convert)
+
+
+def _converted(modifier: Any) -> Any:
+    found = (convert(modifier) for convert in _CONVERSIONS)
+    return next((each for each in found if each is not None), modifier)
 
 
 def modified(

@@ -2,6 +2,7 @@
 
 from kvis2.passes.compilation import UNTRACEABLE, Compiled, compiled, trace_count
 from kvis2.passes.method import LINEAR, Method, Report, Settings
+from kvis2.passes.prediction import Predicted, Prediction
 from kvis2.passes.probe import Probe, Survey, Trace
 from kvis2.passes.progress import reported, running
 from kvis2.passes.resampling import along, blur, resize
@@ -24,6 +25,8 @@ __all__ = [
     "UNTRACEABLE",
     "Compiled",
     "Method",
+    "Predicted",
+    "Prediction",
     "Probe",
     "Report",
     "Settings",

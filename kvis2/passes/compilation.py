@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import scores
-from kvis2.models import Computation
+from kvis2.models import Computation, Meaning
 from kvis2.passes.probe import Probe
 from kvis2.traced import batch_signature, fields, signature, with_fields
 
@@ -53,7 +53,9 @@ class Traits(NamedTuple):
             )
             for each, free in zip(inputs, open_axes, strict=True)
         )
-        return cls(signature(method), structure, parts, shapes, repr(packing))
+        return cls(
+            signature(method), structure, parts, shapes, f"{type(packing).__name__} {packing!r}"
+        )
 
 
 class Compiled:
@@ -83,6 +85,7 @@ class Compiled:
         self._score = score
         self.layer: keras.Operation | None = None
         self.output_shapes: list[tf.TensorShape] = []
+        self.meanings: list[Meaning] = []
         specs = [_spec(each, axes) for each, axes in zip(inputs, open_axes, strict=True)]
         specs += [_spec(each, ()) for each in fields(method).values()]
         specs += [_spec(each, (0,)) for each in _score_fields(score)]
@@ -134,6 +137,7 @@ class Compiled:
         result = method.compute(probe, score, inputs)
         self.layer = probe.layer
         self.output_shapes = probe.output_shapes
+        self.meanings = probe.meanings
         return result
 
 

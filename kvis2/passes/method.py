@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import threading
 import warnings
 import weakref
@@ -85,6 +86,7 @@ class _Calls:
     def __init__(self) -> None:
         self.traces = 0
         self.layer: keras.Operation | None = None
+        self.meanings: list[models.Meaning] = []
         self._last: dict[str, Any] = {}
         self._of_thread = threading.local()
 
@@ -190,6 +192,11 @@ class Method(Traced):
         return self._calls.layer
 
     @property
+    def meanings(self) -> list[models.Meaning]:
+        """What the units of the outputs are taken for; after a call that predicts."""
+        return self._calls.meanings
+
+    @property
     def trace_count(self) -> int:
         """How many passes this method has traced: one for all classes, batches and weights."""
         return self._calls.traces
@@ -206,7 +213,7 @@ class Method(Traced):
         A pass that does not fit into memory is tried again with half the rows, unless
         `batch_size` says how many.
         """
-        rows = self.settings.batch_size or automatic_rows(batch.arrays)
+        rows = self.settings.batch_size or automatic_rows(batch.shapes)
         too_many: MemoryError | None = None
         while True:
             try:
@@ -221,7 +228,7 @@ class Method(Traced):
         if too_many is not None:
             warnings.warn(
                 f"{too_many} {rows} went through: `batch_size={rows}` saves the attempts.",
-                stacklevel=3,
+                stacklevel=4,
             )
         values = [_joined(each) for each in zip(*found, strict=True)]
         count = len(values) - len(self.reports())
@@ -281,8 +288,14 @@ class Method(Traced):
     def run(self, chosen: Compiled, method: Method, score: Any, inputs: Sequence[Any]) -> Any:
         """What a compiled pass yields; a sentence where XLA or the memory cannot take it."""
         try:
-            return chosen(method, score, inputs)
+            results = chosen(method, score, inputs)
+            self._calls.layer = chosen.layer  # Where it runs eagerly, it is known only now.
+            self._calls.meanings = chosen.meanings
+            return results
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            said = re.search(r"Expected a score function .*", str(error))
+            if said is not None:
+                raise ValueError(said.group(0)) from None
             if not self.settings.jit_compile:
                 raise
             raise ValueError(

@@ -9,6 +9,7 @@ watching, replacing and differentiating are ways of looking at one and the same 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -60,6 +61,7 @@ class Survey(NamedTuple):
     Attributes:
         outputs: What the model returned, flat.
         activations: For each output the softmax or sigmoid that it ends in: its name or None.
+        meanings: What the units of each output are taken for.
         operations: The operations of the pass; none where it ran eagerly.
         calls: The calls of layers that yield a spatial feature map, in the order of the pass.
         sizes: The lengths of the spatial axes of each of these maps.
@@ -67,6 +69,7 @@ class Survey(NamedTuple):
 
     outputs: Tensors
     activations: list[str | None]
+    meanings: list[models.Meaning]
     operations: list[tf.Operation]
     calls: list[Call]
     sizes: list[list[int | None]]
@@ -91,6 +94,10 @@ class _Seen:
         self.call_number = 0  # which call of the layer was chosen
         self.is_repeated = False  # whether that was a call for every time step
         self.output_shapes: list[tf.TensorShape] = []
+        self.watched: Any = None  # what the layer returned: a tensor, or `Steps` of them
+        self.spaces: list[list[int]] | None = None  # the spatial axes of each input
+        self.results: tuple[Tensors, Any] | None = None  # of the first pass: inputs and outputs
+        self.meanings: list[models.Meaning] = []
 
 
 class Probe:
@@ -148,6 +155,30 @@ class Probe:
         """The static shapes of what the scores of the last forward pass saw."""
         return self._seen.output_shapes
 
+    def watched(self, inputs: Tensors) -> Any:
+        """What the watched layer returns for `inputs`: a tensor, or `Steps` of them.
+
+        To see what it is computed from; what has been looked at inside a loop is traced again
+        outside of it, where nothing asks for its values.
+        """
+        found = self._seen.watched
+        graphs = {each.graph for each in tensors_of(found) if tf.is_symbolic_tensor(each)}
+        if not graphs or graphs == {inputs[0].graph}:
+            return found
+        return self._own_call(inputs).output
+
+    def input_space(self, inputs: Tensors, index: int) -> list[int]:
+        """The axes of one of the inputs that are space (or time), by what the model makes of it."""
+        if self._seen.spaces is None:
+            self._called(inputs)
+        assert self._seen.spaces is not None
+        return self._seen.spaces[index]
+
+    @property
+    def is_reshaped(self) -> bool:
+        """Whether activations are reshaped to a grid that a user says."""
+        return self._reshape is not None
+
     @property
     def gradient_scale(self) -> float:
         """What gradients are scaled by on their way: a power of two for half precision."""
@@ -199,7 +230,8 @@ class Probe:
         forward = self._forward(score, inputs)
         total = self._total(forward)
         watched = self._watched(forward, inputs, total)
-        gradients = self._runner.gradients(total, tensors_of(watched), inputs)
+        checked = any(isinstance(each, scores.FunctionScore) for each in forward.parts)
+        gradients = self._runner.gradients(total, tensors_of(watched), inputs, checked)
         return self._trace(inputs, forward, total, watched, gradients)
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
@@ -297,16 +329,20 @@ class Probe:
         operations = operations_since(start)
         calls = self._spatial_calls(forward, inputs, self._total(forward))
         activations = [final_activation(each)[0] for each in forward.results]
+        meanings = [self._meaning(i, each) for i, each in enumerate(forward.results)]
         sizes = [spatial_sizes(call, self.model) for call in calls]
-        return Survey(forward.results, activations, operations, calls, sizes)
+        return Survey(forward.results, activations, meanings, operations, calls, sizes)
 
     def output(self, inputs: Tensors) -> tf.Tensor:
         """Output of the watched layer in its own layout and dtype: one forward pass."""
+        output = self._own_call(inputs).output
+        return tf.stack(output, axis=1) if isinstance(output, Steps) else output
+
+    def _own_call(self, inputs: Tensors) -> Call:
+        """The call of the watched layer in a pass of its own."""
         own = [call for call in self._called(inputs)[1] if call.layer is self.layer]
         # A layer that was searched for is tapped among all others; its call is known by now.
-        call = own[self._seen.call_number] if self._seen.searches else self._chosen_call(own)
-        output = call.output
-        return tf.stack(output, axis=1) if isinstance(output, Steps) else output
+        return own[self._seen.call_number] if self._seen.searches else self._chosen_call(own)
 
     def features(
         self, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor] = tf.identity
@@ -349,7 +385,26 @@ class Probe:
         """The model's result, and the calls of the watched layers."""
         calls: list[Call] = []
         result = self._runner(inputs, [*further, *self._taps(calls, tape)])
+        # By the graph of this very pass, which may be the inside of a loop.
+        self._seen.spaces = [models.input_space(self.model, each) for each in inputs]
+        if self._seen.results is None:
+            self._seen.results = (list(inputs), result)
         return result, calls
+
+    def predictions(self, inputs: Tensors) -> Tensors:
+        """What the model returns, flat: that of the first pass if it was over the same inputs."""
+        if self._seen.results is None or any(
+            a is not b for a, b in zip(self._seen.results[0], inputs, strict=True)
+        ):
+            self._seen.results = (list(inputs), self._runner(inputs))
+        outputs = models.flat_outputs(self._seen.results[1])
+        self._seen.meanings = [self._meaning(i, each) for i, each in enumerate(outputs)]
+        return [tf.identity(each) for each in outputs]
+
+    @property
+    def meanings(self) -> list[models.Meaning]:
+        """What the units of the outputs are taken for, once there are `predictions`."""
+        return self._seen.meanings
 
     def _forward(
         self,
@@ -362,18 +417,30 @@ class Probe:
         result, calls = self._called(inputs, tape, [*further, *hidden.overrides()])
         result = hidden.instead_of(result)
         parts = scores.by_output(score, result, models.output_names(self.model))
-        results, outputs, scored = _flat(result), [], []
+        results = models.flat_outputs(result)
+        outputs: Tensors = []
+        scored: Tensors = []
         for part, output in zip(parts, results, strict=True):
-            activation = final_activation(output)[0]
             explained = output if hidden.is_scored else self._runner.explained(output)
             outputs.append(tf.cast(explained, tf.float32))
-            scored.append(_as_classes(outputs[-1], activation, explained is not output, part))
+            linear = explained is not output
+            scored.append(
+                _as_classes(outputs[-1], self._meaning(len(scored), output), linear, part)
+            )
         self._seen.output_shapes = [output.shape for output in scored]
+        if tf.executing_eagerly():  # In a graph, before the pass is run.
+            for part, output in zip(parts, scored, strict=True):
+                part.validate(output.shape)
         return Forward(results, outputs, scored, parts, calls)
 
+    def _meaning(self, index: int, output: tf.Tensor) -> models.Meaning:
+        """What the units of one output mean."""
+        return models.meaning_of(self.model, index, output.shape, _ends_in(output))
+
     def _total(self, forward: Forward) -> tf.Tensor:
-        pairs = zip(forward.parts, forward.scored, strict=True)
-        return tf.add_n([tf.cast(part(output), tf.float32) for part, output in pairs])
+        pairs = list(zip(forward.parts, forward.scored, strict=True))
+        active = [(p, x) for p, x in pairs if not isinstance(p, scores.InactiveScore)]
+        return tf.add_n([tf.cast(part(output), tf.float32) for part, output in active or pairs])
 
     def _taps(self, calls: list[Call], tape: tf.GradientTape | None) -> list[Override]:
         inside = [layer for _, layer in models.walk(self.model)]
@@ -406,10 +473,18 @@ class Probe:
         own = [call for call in forward.calls if call.layer is self.layer]
         self._seen.call_number = next(i for i, call in enumerate(own) if call is chosen)
         self._seen.is_repeated = isinstance(chosen.output, Steps)
+        self._seen.watched = chosen.output
         return chosen.output
 
     def _spatial_calls(self, forward: Forward, inputs: Tensors, total: tf.Tensor) -> list[Call]:
-        outputs = [*forward.results, *forward.outputs, *forward.scored]
+        outputs = [
+            each
+            for part, *own in zip(
+                forward.parts, forward.results, forward.outputs, forward.scored, strict=True
+            )
+            if not isinstance(part, scores.InactiveScore)
+            for each in own
+        ]
         return spatial_calls(self.model, forward.calls, inputs, outputs, total)
 
     def _chosen_call(self, calls: Sequence[Call]) -> Call:
@@ -527,19 +602,40 @@ def _check_layout(model: keras.Model) -> None:
             )
 
 
+def _ends_in(output: tf.Tensor) -> str | None:
+    """The softmax or sigmoid that an output is made of: its last step, or buried in it."""
+    name = final_activation(output)[0]
+    if name is None and tf.is_symbolic_tensor(output):
+        buried = models.buried_activation(output)
+        name = None if buried is None else buried[0]
+    return name
+
+
 def _as_classes(
-    output: tf.Tensor, activation: str | None, linear: bool, score: scores.Score
+    output: tf.Tensor, meaning: models.Meaning, linear: bool, score: scores.Score
 ) -> tf.Tensor:
-    """A one-unit sigmoid as two classes, for a score that selects a class."""
-    if not (
-        activation == "sigmoid" and isinstance(score, scores.ClassScore) and output.shape[-1] == 1
-    ):
+    """One unit that means two classes as two, for a score that selects a class."""
+    if not isinstance(score, scores.ClassScore) or output.shape.rank is None:
         return output
-    opposite = -output if linear else 1.0 - output
+    if output.shape.rank < 2 or output.shape[-1] != 1:
+        return output
+    if meaning.kind != "two classes":
+        if meaning.logits is None and isinstance(
+            score, scores.CategoricalScore | scores.ContrastScore
+        ):
+            _warn_of_number(meaning)
+        return output
+    opposite = -output if linear or meaning.logits else 1.0 - output
     return tf.concat([opposite, output], axis=-1)
 
 
-def _flat(outputs: Any) -> Tensors:
-    if isinstance(outputs, dict):
-        return [outputs[name] for name in sorted(outputs)]
-    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+def _warn_of_number(meaning: models.Meaning) -> None:
+    """Say what a class of one unit is taken for, where nothing says that it is one."""
+    if "known loss" in meaning.because:
+        warnings.warn(
+            "A class was asked for, of an output with one unit that has no sigmoid, in a model "
+            "that is not compiled with a known loss. It is taken for a number, and class 0 for "
+            "what raises it. If it is the logit of two classes, give BinaryScore(True) or "
+            "BinaryScore(False), or compile the model with its loss.",
+            stacklevel=2,
+        )

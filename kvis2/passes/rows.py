@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 # Fastest on two processors: 16 rows of 224 x 224 pixels, 128 of small ones. More only take memory.
 _MOST_ROWS = 128
 _MOST_VALUES = 16 * 224 * 224 * 3
@@ -19,13 +17,13 @@ _SYSTEM = Path("/proc/meminfo")
 _CONTAINER = Path("/sys/fs/cgroup")
 
 
-def automatic_rows(inputs: Sequence[np.ndarray]) -> int:
+def automatic_rows(shapes: Sequence[Sequence[int]]) -> int:
     """How many rows a pass takes best, or half of that, or a quarter, if memory is short.
 
     Args:
-        inputs: The flat inputs `(batch, ...)`.
+        shapes: Of the flat inputs, `(batch, ...)` each.
     """
-    values = max(1, max(math.prod(each.shape[1:]) for each in inputs))
+    values = max(1, max(math.prod(each[1:]) for each in shapes))
     rows = max(1, min(_MOST_ROWS, _MOST_VALUES // values))
     if rows * values * _BYTES_PER_VALUE <= _LITTLE:
         return rows

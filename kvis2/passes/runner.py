@@ -7,6 +7,7 @@ change between calls, and leaves nothing behind in the model.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.models import Modifier, inlined, is_function, overriding
+from kvis2.models import Arguments, Modifier, inlined, is_function, overriding
 from kvis2.types import Override, Tensors
 
 # A power of two scales exactly; it lifts float16 gradients over the smallest float16.
@@ -76,7 +77,10 @@ class Runner:
             stack.enter_context(self._gradient_map())
             # No variable of the model is assigned and no loss is added, whatever a layer does.
             stack.enter_context(keras.StatelessScope(self.values or None))
-            result = self.model(self._packed(inputs), training=False)
+            try:
+                result = self.model(*self._packed(inputs), training=False)
+            except (ValueError, TypeError) as error:
+                raise _unwrapped(error) from None
         for modifier in self.modifiers:
             modifier.check(operations_since(start))
         return result
@@ -87,10 +91,22 @@ class Runner:
             output = modifier.output(output)
         return output
 
-    def gradients(self, total: tf.Tensor, sources: Tensors, inputs: Tensors) -> list[Any]:
-        """Scaled gradients of scores that are not computed if nothing else asks for them."""
+    def gradients(
+        self, total: tf.Tensor, sources: Tensors, inputs: Tensors, computed: bool = False
+    ) -> list[Any]:
+        """Scaled gradients of scores, which are not computed if nothing else asks for them.
+
+        Args:
+            total: The scores, `(batch,)`.
+            sources: What to differentiate by.
+            inputs: The flat inputs.
+            computed: Whether the scores are computed all the same, for a check that they have.
+        """
         known = total.shape.is_fully_defined()  # One score for all samples, or a fixed batch.
         shape = total.shape if known else tf.shape(inputs[0])[:1]
+        if computed and not known:
+            with tf.control_dependencies([total]):
+                shape = tf.identity(shape)
         return tf.gradients(total, sources, grad_ys=tf.fill(shape, self.gradient_scale))
 
     def unscaled(self, gradient: Any) -> tf.Tensor:
@@ -122,9 +138,19 @@ class Runner:
             )
         return tf.compat.v1.get_default_graph().gradient_override_map(replaced)
 
-    def _packed(self, inputs: Tensors) -> Any:
+    def _packed(self, inputs: Tensors) -> tuple[Any, ...]:
+        """The arguments of the model."""
         structure = models.input_structure(self.model)
-        return keras.tree.pack_sequence_as(self.packing if structure is None else structure, inputs)
+        structure = self.packing if structure is None else structure
+        if isinstance(structure, Arguments):
+            return tuple(inputs)
+        return (keras.tree.pack_sequence_as(structure, inputs),)
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """A sentence of kvis2's own without what Keras puts around errors inside of layers."""
+    said = re.search(r"\x1b\[1m(Expected .*? Received: .*?)\x1b\[0m", str(error), re.DOTALL)
+    return error if said is None else type(error)(said.group(1))
 
 
 def _has_float16(model: keras.Model) -> bool:

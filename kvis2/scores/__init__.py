@@ -13,7 +13,16 @@ from kvis2.scores.outputs import (
     Score,
     SegmentationScore,
 )
-from kvis2.scores.parsing import ScoreLike, as_objectives, as_scores, by_output, flat, rows, take
+from kvis2.scores.parsing import (
+    ScoreLike,
+    as_objectives,
+    as_scores,
+    by_output,
+    convert_with,
+    flat,
+    rows,
+    take,
+)
 from kvis2.scores.units import DirectionScore, FeatureScore, UnitsScore
 
 __all__ = [
@@ -35,6 +44,7 @@ __all__ = [
     "as_objectives",
     "as_scores",
     "by_output",
+    "convert_with",
     "flat",
     "rows",
     "take",

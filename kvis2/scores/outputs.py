@@ -231,7 +231,7 @@ class SegmentationScore(ClassScore):
             return _unit(output, self.indices)
         chosen = tf.gather(
             tf.reshape(output, [tf.shape(output)[0], -1, output.shape[-1]]),
-            self.indices,
+            tf.broadcast_to(self.indices, tf.shape(output)[:1]),
             axis=2,
             batch_dims=1,
         )
@@ -284,7 +284,7 @@ def _chosen(values: tf.Tensor, indices: Any) -> tf.Tensor:
 
     @tf.custom_gradient
     def gathered(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        columns = tf.cast(indices, tf.int32)
+        columns = tf.broadcast_to(tf.cast(indices, tf.int32), tf.shape(values)[:1])
         pairs = tf.stack([tf.range(tf.shape(values)[0]), columns], axis=1)
         one_hot = tf.one_hot(columns, units or tf.shape(values)[1], dtype=values.dtype)
         return tf.gather_nd(values, pairs), lambda upstream: upstream[:, tf.newaxis] * one_hot
@@ -308,6 +308,7 @@ def _check_classes(indices: np.ndarray, shape: tf.TensorShape) -> None:
     classes = None if shape.rank is None else shape[-1]
     if classes is None:
         return
+    indices = np.asarray(indices)
     wrong = indices[(indices < 0) | (indices >= classes)]
     if wrong.size:
         raise ValueError(
@@ -372,6 +373,10 @@ class LayerScore(Score):
             )
 
 
+_ONE_EACH = "Expected a score function that returns one number per sample, shape (batch,)."
+_KEEP = "Keep the batch axis: `lambda output: output[:, 3]`."
+
+
 class FunctionScore(Score):
     """A user's function of the output. One function is one trace: make it outside of loops.
 
@@ -391,8 +396,15 @@ class FunctionScore(Score):
         if result.shape.rank is not None and result.shape.rank > 1:
             result = tf.reduce_mean(result, list(range(1, result.shape.rank)))
         if result.shape.rank == 0:
+            raise ValueError(f"{_ONE_EACH} Received: a single number. {_KEEP}")
+        received, expected = result.shape[:1], output.shape[:1]
+        if not received.is_compatible_with(expected):
             raise ValueError(
-                "Expected a score function that returns one number per sample, shape (batch,). "
-                "Received: a single number. Keep the batch axis: `lambda output: output[:, 3]`."
+                f"{_ONE_EACH} Received: {received[0]} numbers for {expected[0]} samples. {_KEEP}"
             )
-        return result
+        if received.is_fully_defined() and expected.is_fully_defined():
+            return result
+        message = f"{_ONE_EACH} Received: another number of them. {_KEEP}"
+        check = tf.debugging.assert_equal(tf.shape(result)[0], tf.shape(output)[0], message)
+        with tf.control_dependencies([check] if check is not None else []):
+            return tf.ensure_shape(tf.identity(result), expected)

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvis2 import models
 from kvis2.scores.outputs import (
-    BinaryScore,
     CategoricalScore,
     FunctionScore,
     InactiveScore,
@@ -22,12 +22,20 @@ from kvis2.scores.units import DirectionScore, UnitsScore
 from kvis2.traced import fields, with_fields
 
 ScoreLike: TypeAlias = (
-    "Score | int | Sequence[int] | Callable[[tf.Tensor], tf.Tensor] | "
-    "Sequence[ScoreLike] | Mapping[str, ScoreLike] | None"
+    "Score | int | Sequence[Any] | np.ndarray | Mapping[str, Any] | "
+    "Callable[[tf.Tensor], Any] | None"
 )
+"""What a user may give as a score: see `as_scores`."""
+
+_CONVERSIONS: list[Callable[[Any], Score | None]] = []
 
 
-def as_scores(score: Any, batch: int, outputs: int = 1) -> Any:
+def convert_with(convert: Callable[[Any], Score | None]) -> None:
+    """Let scores of another toolkit be taken: `convert` returns None for what is not one."""
+    _CONVERSIONS.append(convert)
+
+
+def as_scores(score: ScoreLike, batch: int, outputs: int = 1) -> Any:
     """A user's `score` as `Score` objects with one field per sample.
 
     Args:
@@ -64,8 +72,10 @@ def _as_score(score: Any) -> Score:
         return PredictedScore()
     if isinstance(score, Score):
         return score
-    if type(score).__module__.startswith("tf_keras_vis"):
-        return _from_tf_keras_vis(score)
+    for convert in _CONVERSIONS:
+        converted = convert(score)
+        if converted is not None:
+            return converted
     if isinstance(score, tf.Tensor):
         score = score.numpy()
     if isinstance(score, np.ndarray) and score.dtype.kind == "f":
@@ -82,18 +92,6 @@ def _as_score(score: Any) -> Score:
         "Expected a score: a class index, a list of them, a Score, a function or None. "
         f"Received: {score!r}. The score comes first: `explainer(score, images)`."
     )
-
-
-def _from_tf_keras_vis(score: Any) -> Score:
-    """The kvis2 score that does what one of tf-keras-vis does."""
-    name = type(score).__name__
-    if name == "CategoricalScore":
-        return CategoricalScore(score.indices)
-    if name == "BinaryScore":
-        return BinaryScore(score.target_values)
-    if name == "InactiveScore":
-        return InactiveScore()
-    return FunctionScore(score)
 
 
 def _for_batch(score: Score, batch: int) -> Score:
@@ -120,17 +118,18 @@ def by_output(score: Any, outputs: Any, names: Sequence[str] | None) -> list[Sco
     Raises:
         ValueError: If scores and outputs do not match.
     """
-    if isinstance(outputs, Mapping):
-        names, outputs = sorted(outputs), [outputs[name] for name in sorted(outputs)]
-    outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    paths = models.output_paths(outputs)
+    known = list(names) if names is not None and len(names) == len(paths) else paths
     if isinstance(score, Mapping):
-        unknown = set(score) - set(names or ())
+        unknown = set(score) - set(known) - set(paths)
         if unknown:
             raise ValueError(
-                f"Expected scores for outputs named {list(names or ())}. "
+                f"Expected scores for outputs named {known}. "
                 f"Received: {sorted(unknown)}. Outputs that are not named are left out."
             )
-        return [score.get(name, InactiveScore()) for name in names or ()]
+        both = zip(known, paths, strict=True)
+        return [score.get(name, score.get(path, InactiveScore())) for name, path in both]
+    outputs = paths
     parts = list(score) if isinstance(score, list) else [score]
     if len(parts) > 1 and any(isinstance(part, LayerScore) for part in parts):
         raise ValueError(
@@ -162,7 +161,7 @@ def _map_fields(score: Any, function: Callable[[Any], Any]) -> Any:
     return keras.tree.map_structure(mapped, score)
 
 
-def as_objectives(score: Any, images: int | None, outputs: int) -> tuple[Any, int]:
+def as_objectives(score: ScoreLike, images: int | None, outputs: int) -> tuple[Any, int]:
     """A user's `score` as `Score` objects with one field per image, and the number of images.
 
     Args:
