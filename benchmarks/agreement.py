@@ -49,6 +49,7 @@ KNOWN_DIFFERENCES = {
     ("scorecam", "grad-cam"): "weighs by a softmax over channels, not by the probabilities",
     ("integrated", "xplique"): "trapezoidal rule",
     ("guided", "captum"): "leaves ReLU6 as it is",
+    ("road", "grad-cam"): "its noise is 0.01 of a unit of the input, and cannot be left out",
 }
 
 

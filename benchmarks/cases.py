@@ -48,6 +48,9 @@ METHODS = {
     "scorecam": Method("ScoreCAM", "channels x forward", "map"),
     "lrp": Method("LRP", "forward + backward", "gradient"),
     "maximization": Method("ActivationMaximization", "steps x (forward + backward)", "score"),
+    "deletion": Method("Deletion", "(steps + 1) x forward", "score"),
+    "insertion": Method("Insertion", "(steps + 1) x forward", "score"),
+    "road": Method("Road", "2 x fractions x forward, nothing imputed", "score"),
 }
 
 FLOOR, OURS = "floor", "kvis2"
@@ -69,12 +72,14 @@ PEERS = {
         ("gradcam", "saliency", "smoothgrad", "scorecam", "maximization"),
     ),
     "xplique": Peer(
-        "xplique", "tensorflow", ("gradcam", "saliency", "guided", "smoothgrad", "integrated")
+        "xplique",
+        "tensorflow",
+        ("gradcam", "saliency", "guided", "smoothgrad", "integrated", "deletion", "insertion"),
     ),
     "captum": Peer(
         "captum", "torch", ("gradcam", "saliency", "guided", "smoothgrad", "integrated")
     ),
-    "grad-cam": Peer("grad_cam", "torch", ("gradcam", "scorecam")),
+    "grad-cam": Peer("grad_cam", "torch", ("gradcam", "scorecam", "road")),
     "zennit": Peer("zennit", "torch", ("lrp",)),
 }
 
@@ -93,6 +98,7 @@ QUICK = [
     *_each("scorecam", "small", (8,), channels=128),
     *_each("lrp", "small", (32,)),
     *_each("maximization", "small", (1,), steps=50),
+    *_each("deletion", "small", (8,), steps=28),
 ]
 
 # What takes longest comes last; the table has an order of its own.
@@ -120,6 +126,11 @@ FULL = [
     *_each("scorecam", "mobilenetv2", (8,), channels=32),
     *_each("integrated", "mobilenetv2", (8,), samples=8),
     *_each("smoothgrad", "mobilenetv2", (8,), samples=8),
+    *_each("deletion", "small", (8,), steps=28),
+    *_each("insertion", "small", (8,), steps=28),
+    *_each("deletion", "mobilenetv2", (8,), steps=28),
+    *_each("insertion", "mobilenetv2", (8,), steps=28),
+    *_each("road", "mobilenetv2", (4,), fractions=4),
     *_each("saliency", "mobilenetv2", (32,)),
     *_each("gradcam", "resnet50", (32,)),
     *_each("scorecam", "mobilenetv2", (1,), channels=1280),

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.models import linear
-from benchmarks.workers.protocol import Prepared, Task
+from benchmarks.workers.protocol import Prepared, Task, ranking_maps
 
 Pass = Callable[[Any, Any], list[tf.Tensor]]
 
@@ -170,6 +170,85 @@ def reached(task: Task, images: np.ndarray) -> np.ndarray:
     return logits[np.arange(len(images)), task.classes]
 
 
+def deletion(task: Task) -> Prepared:
+    """As many forward passes as there are steps, and one."""
+    return _removed_or_shown(task, shows=False)
+
+
+def insertion(task: Task) -> Prepared:
+    """The same."""
+    return _removed_or_shown(task, shows=True)
+
+
+def _removed_or_shown(task: Task, shows: bool) -> Prepared:
+    step, steps = _probability(task.model), task.options["steps"]
+    maps = ranking_maps(task.images).reshape(len(task.images), -1)
+
+    def result() -> np.ndarray:
+        places = np.argsort(np.argsort(-maps, axis=1), axis=1).reshape(task.images.shape[:3])
+        curve = []
+        for count in np.arange(steps + 1) * maps.shape[1] // steps:
+            shown = ((places < count) == shows)[..., None]
+            curve.append(step(np.where(shown, task.images, 0), task.classes)[0].numpy())
+        return (np.array(curve[1:]) + np.array(curve[:-1])).mean(axis=0) / 2
+
+    return Prepared(_chunks(step, task, (steps + 1) * len(task.images)), result)
+
+
+def road(task: Task) -> Prepared:
+    """Two forward passes for each fraction; the systems of equations are solved in `result`."""
+    step, count = _probability(task.model), task.options["fractions"]
+    maps = ranking_maps(task.images)
+
+    def result() -> np.ndarray:
+        scores = []
+        for part in range(1, count + 1):
+            removed = int(maps[0].size * part / (count + 1))
+            holes = [each >= np.sort(each.ravel())[-removed] for each in maps]
+            filled = [_imputed(*each) for each in zip(task.images, holes, strict=True)]
+            scores.append(step(np.stack(filled), task.classes)[0].numpy())
+        return np.mean(scores, axis=0)
+
+    return Prepared(_chunks(step, task, 2 * count * len(task.images)), result)
+
+
+def _imputed(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Missing pixels as weighted means of their neighbours, by a direct solver."""
+    from scipy import sparse
+    from scipy.sparse.linalg import spsolve
+
+    number = np.full(np.add(missing.shape, 2), -2)
+    number[1:-1, 1:-1] = np.where(missing, np.cumsum(missing).reshape(missing.shape) - 1, -1)
+    padded = np.pad(image, [(1, 1), (1, 1), (0, 0)]).astype(np.float64)
+    rows, columns = np.nonzero(missing)
+    count = len(rows)
+    wanted, diagonal = np.zeros((count, image.shape[-1])), np.zeros(count)
+    entries: list[list[np.ndarray]] = [[], [], []]
+    for y, x in ((y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)):
+        weight = 1 / 6 if y == 1 or x == 1 else 1 / 12
+        near = number[rows + y, columns + x]
+        diagonal += weight * (near > -2)
+        wanted += weight * (near == -1)[:, None] * padded[rows + y, columns + x]
+        inside = np.flatnonzero(near >= 0)
+        for each, values in zip(entries, (inside, near[inside], inside * 0 - weight), strict=True):
+            each.append(values)
+    own = np.arange(count)
+    places = [np.concatenate([*each, own]) for each in entries[:2]]
+    values = np.concatenate([*entries[2], diagonal])
+    matrix = sparse.csc_matrix((values, places), shape=(count, count))
+    filled = image.copy()
+    filled[missing] = spsolve(matrix, wanted)
+    return filled
+
+
+def _probability(model: keras.Model) -> Pass:
+    @tf.function(autograph=False)
+    def step(images: tf.Tensor, classes: tf.Tensor) -> list[tf.Tensor]:
+        return [tf.gather(model(images, training=False), classes, batch_dims=1)]
+
+    return step
+
+
 METHODS = {
     "gradcam": gradcam,
     "saliency": saliency,
@@ -179,6 +258,9 @@ METHODS = {
     "scorecam": scorecam,
     "lrp": lrp,
     "maximization": maximization,
+    "deletion": deletion,
+    "insertion": insertion,
+    "road": road,
 }
 
 

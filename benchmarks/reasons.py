@@ -50,6 +50,10 @@ REASONS: dict[str, str] = {
     "IntegratedGradients 8 / xplique": _GAP,
     "IntegratedGradients 8": _GAP,
     "IntegratedGradients / first call": _TWO_TRACES,
+    "Road": (
+        "the floor imputes nothing: the systems of equations take longer than the passes of a "
+        "small network, a tenth of a second for each image of 224 x 224 pixels"
+    ),
     "ActivationMaximization 200 small b16 / tf-keras-vis": (
         "kvis2 is at the floor, which is itself only so far from the peer where a batch fills the "
         "processor"

@@ -379,6 +379,9 @@ def test_calibrated_statistics_are_those_of_the_images():
         ("scorecam", {"channels": 5}),
         ("lrp", {}),
         ("maximization", {"steps": 4}),
+        ("deletion", {"steps": 6}),
+        ("insertion", {"steps": 6}),
+        ("road", {"fractions": 3}),
     ],
 )
 def test_kvis2_computes_what_the_floor_does(method, options):

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 import kvis2
 import kvis2.callbacks
+import kvis2.metrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,7 +82,7 @@ def test_peers_stay_out_of_the_users_environment():
 
 
 def test_public_names_exist():
-    for module in [kvis2, kvis2.callbacks]:
+    for module in [kvis2, kvis2.callbacks, kvis2.metrics]:
         assert sorted(module.__all__) == sorted(set(module.__all__))
         assert [name for name in module.__all__ if not hasattr(module, name)] == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmarks.workers.protocol import Methods, Prepared, Task, serve
+from benchmarks.workers.protocol import Methods, Prepared, Task, ranking_maps, serve
 from benchmarks.workers.torch_model import as_torch, load, without_torchvision
 
 without_torchvision()
@@ -57,7 +57,29 @@ def _channel_count(task: Task) -> int:
     return counts[0]
 
 
-METHODS: Methods = {"gradcam": gradcam, "scorecam": scorecam}
+def road(task: Task) -> Prepared:
+    from pytorch_grad_cam.metrics.road import ROADCombined, ROADMostRelevantFirst
+
+    count = task.options["fractions"]
+    percentiles = [100 * part / (count + 1) for part in range(1, count + 1)]
+    model = torch.nn.Sequential(task.model, torch.nn.Softmax(dim=-1))
+    images, maps = as_torch(task.images), ranking_maps(task.images)
+    targets = [_Class(int(each)) for each in task.classes]
+    combined = ROADCombined(percentiles=percentiles)
+
+    def result() -> np.ndarray:  # The changes of the probabilities, which are added again.
+        with torch.no_grad():
+            own = model(images).numpy()[np.arange(len(images)), task.classes]
+        parts = [
+            ROADMostRelevantFirst(percentile=each)(images, maps, targets, model)
+            for each in percentiles
+        ]
+        return own + np.mean(parts, axis=0)
+
+    return Prepared(lambda: combined(images, maps, targets, model), result)
+
+
+METHODS: Methods = {"gradcam": gradcam, "scorecam": scorecam, "road": road}
 
 if __name__ == "__main__":
     serve(load, METHODS, ["grad-cam", "torch", "numpy"])

@@ -11,7 +11,7 @@ import numpy as np
 import kvis2
 from benchmarks.floors import reached
 from benchmarks.models import load
-from benchmarks.workers.protocol import Methods, Prepared, Task, serve
+from benchmarks.workers.protocol import Methods, Prepared, Task, ranking_maps, serve
 
 
 def _compared(make: Callable[..., Any], task: Task, **compared: Any) -> Prepared:
@@ -100,6 +100,41 @@ def maximization(task: Task) -> Prepared:
     return Prepared(run, lambda: reached(task, run()))
 
 
+def _curve(name: str, task: Task) -> Prepared:
+    from kvis2 import metrics
+
+    measure = getattr(metrics, name)(task.model, steps=task.options["steps"], baseline=0.0)
+    score, maps = kvis2.CategoricalScore(task.classes.tolist()), ranking_maps(task.images)
+
+    def run() -> np.ndarray:
+        return measure(score, task.images, maps)
+
+    return Prepared(run, run)
+
+
+def deletion(task: Task) -> Prepared:
+    return _curve("Deletion", task)
+
+
+def insertion(task: Task) -> Prepared:
+    return _curve("Insertion", task)
+
+
+def road(task: Task) -> Prepared:
+    from kvis2.metrics import Road
+
+    count = task.options["fractions"]
+    fractions = np.arange(1, count + 1) / (count + 1)
+    measure = Road(task.model, fractions=fractions)
+    quiet = Road(task.model, fractions=fractions, noise=0)
+    score, maps = kvis2.CategoricalScore(task.classes.tolist()), ranking_maps(task.images)
+
+    def result() -> np.ndarray:
+        return quiet(score, task.images, maps).details["morf"].mean(axis=1)
+
+    return Prepared(lambda: measure(score, task.images, maps), result)
+
+
 METHODS: Methods = {
     "gradcam": gradcam,
     "saliency": saliency,
@@ -109,6 +144,9 @@ METHODS: Methods = {
     "scorecam": scorecam,
     "lrp": lrp,
     "maximization": maximization,
+    "deletion": deletion,
+    "insertion": insertion,
+    "road": road,
 }
 
 if __name__ == "__main__":

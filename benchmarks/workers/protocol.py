@@ -42,6 +42,15 @@ class Task(NamedTuple):
     options: Mapping[str, Any]
 
 
+def ranking_maps(images: np.ndarray) -> np.ndarray:
+    """Maps for the measures of maps, `(batch, height, width)`: a blob and noise, without ties."""
+    size = images.shape[1:3]
+    rows, columns = np.mgrid[: size[0], : size[1]] / max(size)
+    blob = np.exp(-12 * ((rows - 0.45) ** 2 + (columns - 0.55) ** 2))
+    noise = np.random.default_rng(0).random((len(images), *size))
+    return (blob + 0.2 * noise).astype(np.float32)
+
+
 class Prepared(NamedTuple):
     """A built explainer.
 

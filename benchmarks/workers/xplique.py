@@ -13,9 +13,10 @@ from xplique.attributions import (
     Saliency,
     SmoothGrad,
 )
+from xplique.metrics import Deletion, Insertion
 
 from benchmarks.models import linear, load
-from benchmarks.workers.protocol import Methods, Prepared, Task, serve
+from benchmarks.workers.protocol import Methods, Prepared, Task, ranking_maps, serve
 
 
 def _one_hot(task: Task) -> np.ndarray:
@@ -63,12 +64,36 @@ def integrated(task: Task) -> Prepared:
     return _gradients(IntegratedGradients, task, steps=task.options["samples"])
 
 
+def _curve(kind: type, task: Task) -> Prepared:
+    targets, maps = _one_hot(task), ranking_maps(task.images)
+    options = {"baseline_mode": 0.0, "steps": task.options["steps"]}
+    measure = kind(task.model, task.images, targets, **options)
+
+    def result() -> np.ndarray:  # It returns the mean of all images, so they are given singly.
+        found = []
+        for image, target, each in zip(task.images, targets, maps, strict=True):
+            found.append(kind(task.model, image[None], target[None], **options)(each[None]))
+        return np.array(found)
+
+    return Prepared(lambda: measure(maps), result)
+
+
+def deletion(task: Task) -> Prepared:
+    return _curve(Deletion, task)
+
+
+def insertion(task: Task) -> Prepared:
+    return _curve(Insertion, task)
+
+
 METHODS: Methods = {
     "gradcam": gradcam,
     "saliency": saliency,
     "guided": guided,
     "smoothgrad": smoothgrad,
     "integrated": integrated,
+    "deletion": deletion,
+    "insertion": insertion,
 }
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from kvis2.images.gradients import (
 )
 from kvis2.images.panels import ClassNames, class_name, panel
 from kvis2.images.sequences import at_least_one, columns_of, montage, signal
-from kvis2.images.sheets import grid, save, save_gif, show, strip
+from kvis2.images.sheets import grid, notebook_figure, save, save_gif, show, strip
 
 __all__ = [
     "LINE",
@@ -35,6 +35,7 @@ __all__ = [
     "montage",
     "negative_picture",
     "normalize",
+    "notebook_figure",
     "overlay",
     "panel",
     "positive_picture",

@@ -271,6 +271,18 @@ def show(
     return NotebookFigure.of_overlays(pictures, overlays, titles, columns, colormap, limits)
 
 
+def notebook_figure(width: float, height: float) -> NotebookFigure:
+    """An empty matplotlib figure that a notebook shows, and that pyplot does not know.
+
+    Args:
+        width: In inches.
+        height: In inches.
+    """
+    from kvis2.images.figures import NotebookFigure
+
+    return NotebookFigure(figsize=(width, height), layout="constrained")
+
+
 def _pictures(images: Sequence[ArrayLike], width: int | None = None) -> list[Picture]:
     if len(images) == 0:
         raise ValueError("Expected at least one image. Received: none.")

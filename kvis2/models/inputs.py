@@ -64,7 +64,7 @@ class Batch:
     @property
     def arrays(self) -> list[np.ndarray]:
         """All flat inputs `(batch, ...)` in the dtypes that the model takes."""
-        return self.rows(0, self.size)
+        return self._cast(0, self.size)
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -83,6 +83,9 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
         """The inputs of the samples from `start` to `stop`, cast to what the model takes."""
+        return self._cast(start, stop)
+
+    def _cast(self, start: int, stop: int) -> list[np.ndarray]:
         pairs = zip(self._given, self._dtypes, strict=True)
         return [_finite(each[start:stop].astype(dtype, copy=False)) for each, dtype in pairs]
 

@@ -18,6 +18,7 @@ from kvis2.passes.sampling import (
     total,
     uniform,
 )
+from kvis2.passes.sharing import SharedProbe
 
 __all__ = [
     "LINEAR",
@@ -29,6 +30,7 @@ __all__ = [
     "Probe",
     "Report",
     "Settings",
+    "SharedProbe",
     "Survey",
     "Trace",
     "added_up",

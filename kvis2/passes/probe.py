@@ -31,7 +31,7 @@ from kvis2.models import (
     tap,
     tensors_of,
 )
-from kvis2.passes.runner import Runner, operation_count, operations_since
+from kvis2.passes.runner import Runner, Values, operation_count, operations_since
 from kvis2.scores import Score
 from kvis2.types import LayerReference, Override, Tensors
 
@@ -104,8 +104,8 @@ class Probe:
     """Scores, activations and gradients of one model in one pass; reads the live variables.
 
     Its methods take and return tensors and may be used eagerly or inside a `tf.function`;
-    `Compiled` makes one. Nobody writes into a probe: `with_modifiers`, `reshaped`, `on_inputs` and
-    `on_layer` derive another.
+    `Compiled` makes one. Nobody writes into a probe: `with_modifiers`, `with_values`, `reshaped`,
+    `on_inputs` and `on_layer` derive another.
 
     Args:
         model: A built model of any kind. It is neither copied nor changed.
@@ -190,6 +190,12 @@ class Probe:
         """A probe that watches the same with further modifiers."""
         other = copy.copy(self)
         other._runner = self._runner.with_modifiers(*modifiers)
+        return other
+
+    def with_values(self, values: Values) -> Probe:
+        """A probe that watches the same, while variables of the model have other values."""
+        other = copy.copy(self)
+        other._runner = self._runner.with_values(values)
         return other
 
     def reshaped(self, reshape: Callable[[tf.Tensor], tf.Tensor]) -> Probe:

@@ -10,7 +10,7 @@ import copy
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -30,6 +30,10 @@ _LEFT_BY_A_CALL: dict[str, Callable[[Any], Any]] = {
 }
 
 
+Values: TypeAlias = "Sequence[tuple[keras.Variable, tf.Tensor]]"
+"""Variables of the model, and what stands for them during a pass."""
+
+
 class Runner:
     """Runs one model; may be used eagerly or inside a `tf.function`.
 
@@ -45,12 +49,19 @@ class Runner:
         self.model = model
         self.modifiers = tuple(modifiers)
         self.packing = packing
+        self.values: Values = ()
         self.gradient_scale = _FLOAT16_SCALE if _has_float16(model) else 1.0
 
     def with_modifiers(self, *modifiers: Modifier) -> Runner:
         """A runner of the same model with further modifiers."""
         other = copy.copy(self)
         other.modifiers = (*self.modifiers, *modifiers)
+        return other
+
+    def with_values(self, values: Values) -> Runner:
+        """A runner of the same model, whose variables have other values while it runs."""
+        other = copy.copy(self)
+        other.values = (*self.values, *values)
         return other
 
     def __call__(self, inputs: Tensors, overrides: Sequence[Override] = ()) -> Any:
@@ -65,7 +76,7 @@ class Runner:
             stack.enter_context(overriding([*self._overrides(), *overrides]))
             stack.enter_context(self._gradient_map())
             # No variable of the model is assigned and no loss is added, whatever a layer does.
-            stack.enter_context(keras.StatelessScope())
+            stack.enter_context(keras.StatelessScope(self.values or None))
             try:
                 result = self.model(*self._packed(inputs), training=False)
             except (ValueError, TypeError) as error:
