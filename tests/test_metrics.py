@@ -23,9 +23,6 @@ from kvis2.metrics.imputation import imputed
 from kvis2.models import LinearOutput
 from kvis2.passes import trace_count
 
-# Linear scores of one unit have no classes, and are told so where one is asked for.
-pytestmark = pytest.mark.filterwarnings("ignore:A class was asked for")
-
 RANDOM = np.random.default_rng(0)
 MAPS = RANDOM.normal(size=(5, 16, 12)).astype(np.float32)
 
