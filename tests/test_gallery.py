@@ -413,19 +413,21 @@ def test_classes_have_their_names(run, tmp_path):
     assert "a cat.png: class 2 cow, output 0." in Links((folder / "index.html").read_text()).text
 
 
-def test_filters_that_nothing_excites_are_told(run, small_model, tmp_path):
+@pytest.mark.parametrize(("dead", "shown", "found"), [([4], [3], []), (range(8), [4], [4])])
+def test_filters_that_nothing_excites_are_left_out_or_told(
+    run, small_model, tmp_path, dead, shown, found
+):
     late = small_model.get_layer("late")
     kernel, bias = late.get_weights()
-    kernel[..., 4] = 0
+    kernel[..., list(dead)] *= 0 if len(dead) > 1 else 1e-9
     late.set_weights([kernel, bias])
     path = saved_at(tmp_path / "dead.keras", small_model)
     run("--only", "filter_images", "--layers", "early", "late", model=path, photographs=[])
     entries = Contents.load(tmp_path / "out/gallery.json").entries
-    findings = {name: entry.findings for name, entry in entries.items()}
-    assert findings == {
-        "model/model_filters_early.png": {},
-        "model/model_filters_late.png": {"filters that nothing excites": [4]},
-    }
+    sheet = entries["model/model_filters_late.png"]
+    assert sheet.parameters["filters"] == shown
+    assert sheet.findings == ({"filters that nothing excites": found} if found else {})
+    assert entries["model/model_filters_early.png"].findings == {}
 
 
 def test_the_model_alone_needs_no_photograph(run):
