@@ -104,7 +104,7 @@ def test_a_vector_has_no_neighbours_to_be_moved_to(two_inputs, transform):
 
 
 def test_images_without_pixels_are_refused(small_model):
-    with pytest.raises(ValueError, match="Expected at least one sample|seed_input with pixels"):
+    with pytest.raises(ValueError, match=r"Expected at least one sample|seed_input with pixels"):
         ascent(small_model)(0, np.zeros((0, 16, 12, 3), np.float32))
     with pytest.raises(ValueError, match="with pixels"):
         kvis2.DeepDream(small_model, "late")(None, np.zeros((0, 8, 3), np.float32))
