@@ -22,11 +22,13 @@ from kvis2.images import (
     color_table,
     colorize,
     displayable,
+    signal,
 )
 from kvis2.inspection import activations, kernels, planes
 from kvis2.types import LayerReference
 
 _ASCENT = {"steps": 32, "seed": 0}
+_SERIES_COLUMNS = 2  # curves are wide
 
 
 class FeatureLogger(PictureLogger):
@@ -217,7 +219,8 @@ class ActivationLogger(FeatureLogger):
     tag such as `Activations/block1_conv1/00 cat`: the image, and the maps of the channels that
     are written below them. An activation a has the colour of `a / s`, where s, the largest
     magnitude of the layer's shown channels over all probe images at the step, is written below:
-    dark is 0 and bright is s, or, where a value is negative, the middle is 0.
+    dark is 0 and bright is s, or, where a value is negative, the middle is 0. Maps over one axis,
+    of a Conv1D, are drawn as curves over the same colours.
 
     Args:
         log_dir: The directory that TensorBoard is started with.
@@ -293,21 +296,36 @@ class ActivationLogger(FeatureLogger):
             colormap = self.signed_colormap if signed else self.colormap
             bar = color_bar(*limits, colormap)
             captions = ["image", *map(str, self.shown[path])]
-            for image, name, own in zip(self._shown, self._names, maps, strict=True):
-                tiles = [image, *colorize(np.moveaxis(own, -1, 0), colormap, limits)]
-                drawn = feature_sheet(tiles, captions=captions, bar=bar)
-                pictures.append(Picture(f"Activations/{path}/{name}", drawn))
+            for index, (name, own) in enumerate(zip(self._names, maps, strict=True)):
+                channels = np.moveaxis(own, -1, 0)
+                if channels.ndim == 2:
+                    drawn = [signal(c, c, colormap=colormap, limits=limits) for c in channels]
+                else:
+                    drawn = list(colorize(channels, colormap, limits))
+                tiles = [self._probe(index, is_series=channels.ndim == 2), *drawn]
+                columns = _SERIES_COLUMNS if channels.ndim == 2 else None
+                sheet = feature_sheet(tiles, columns, captions=captions, bar=bar)
+                pictures.append(Picture(f"Activations/{path}/{name}", sheet))
         return Observation(pictures)
 
+    def _probe(self, index: int, is_series: bool) -> np.ndarray:
+        """The picture of a probe: a series, `(length, channels)`, is drawn as its lines."""
+        if not (is_series and self.images.ndim == 3):
+            return self._shown[index]
+        values = self.images[index]
+        return signal(values, np.zeros(len(values), np.float32), colormap="gray_r")
+
     def _maps(self, path: str, layer: keras.Operation) -> np.ndarray:
-        """The maps that are shown of one layer, `(batch, height, width, channels)`."""
+        """The maps that are shown of one layer, `(batch, [height,] width, channels)`."""
         maps = activations(self.model, layer, self.images, batch_size=self.batch_size)
-        if maps.ndim != 4:
+        if maps.ndim not in (3, 4):
             raise ValueError(
-                "Expected layers with feature maps (batch, height, width, channels). Received: "
-                f"'{path}', whose output has the shape {maps.shape}. Choose a convolution."
+                "Expected layers with feature maps (batch, height, width, channels) or (batch, "
+                f"length, channels). Received: '{path}', whose output has the shape {maps.shape}. "
+                "Choose a convolution over one or two axes."
             )
-        shown = self.chosen(path, maps.std(axis=(0, 1, 2), dtype=np.float64), self.channels)
+        axes = tuple(range(maps.ndim - 1))
+        shown = self.chosen(path, maps.std(axis=axes, dtype=np.float64), self.channels)
         return maps[..., shown]
 
 

@@ -5,24 +5,38 @@ from __future__ import annotations
 import os
 import time
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import keras
 
-from kvis2.callbacks.probe_images import (
-    preserved_random_state,
-)
+from kvis2.callbacks.probe_images import preserved_random_state
 from kvis2.callbacks.schedule import TENSORBOARD_STEPS, Schedule, check_every
-from kvis2.callbacks.writers import FolderWriter, Picture, TensorBoardWriter, Writer
+from kvis2.callbacks.sentences import one_line
+from kvis2.callbacks.tab import TabSummary
+from kvis2.callbacks.writers import (
+    FolderWriter,
+    Picture,
+    TensorBoardWriter,
+    Writer,
+    check_run,
+)
 
 
 class Observation(NamedTuple):
-    """What a logger saw at one step."""
+    """What a logger saw at one step.
+
+    Attributes:
+        pictures: What is drawn.
+        scalars: Numbers by tag.
+        summaries: Records for the Explanations tab of TensorBoard.
+    """
 
     pictures: Sequence[Picture]
     scalars: Mapping[str, float] = {}
+    summaries: Sequence[TabSummary] = ()
 
 
 class PictureLogger(keras.callbacks.Callback):
@@ -40,10 +54,14 @@ class PictureLogger(keras.callbacks.Callback):
         run: Name of the run directory below `log_dir`. If it holds event files already, `run_2`,
             `run_3`, ... is used, so that two trainings, or two loggers, never mix.
         save_dir: Also write the pictures here as PNG files, and at the end a GIF and a strip of
-            each; files of an earlier training are replaced.
+            each. A training that is resumed (`initial_epoch`) goes on in GIF and strip where the
+            earlier one was; else files of an earlier training are replaced.
         on_error: "warn": an error while logging gives one warning and ends the logging, and the
             training goes on; "raise": it ends the training. A directory that cannot be written to
-            is an error before the first batch in either case.
+            is an error before the first batch in either case. An attempt to end the process
+            (`SystemExit`) while logging is such an error. A `KeyboardInterrupt` while logging ends
+            the training and closes the files; one elsewhere closes them at the next training,
+            or with the process.
 
     Attributes:
         history: What was logged, lists of equal length by name: "step", "seconds" (what the step
@@ -79,6 +97,7 @@ class PictureLogger(keras.callbacks.Callback):
                 f"Expected run to name a directory of the logger's own. Received: {run!r}. "
                 "TensorBoard loses data where two writers share a run: use for example 'kvis2'."
             )
+        check_run(run)
         self.log_dir = os.fspath(log_dir)
         self.every = every
         self.unit = unit
@@ -98,7 +117,8 @@ class PictureLogger(keras.callbacks.Callback):
         return sum(self.history["seconds"])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forget the last training."""
+        """Forget the last training, and close what it left open when it was interrupted."""
+        self._close()
         self._reset()
         self.history = {"step": [], "seconds": []}
 
@@ -108,13 +128,17 @@ class PictureLogger(keras.callbacks.Callback):
         if self._schedule is None:
             self._schedule = self._planned(epoch, self.params.get("epochs"), steps)
             self._writers = self._opened()
+            # Keras calls no hook when a training is interrupted outside of one.
+            weakref.finalize(self, _close_all, self._writers)
         # Batches are counted where a dataset does not know how many it has.
         self._first_batch = self._next_batch if steps is None else epoch * steps
         self._epoch_scalars = {}
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Log if a batch is due; with `steps_per_execution` the hook sees each n-th batch only."""
-        step = self._first_batch + batch
+        steps = self.params.get("steps")
+        # Keras counts the batches that `steps_per_execution` would take beyond the epoch.
+        step = self._first_batch + (batch if steps is None else min(batch, steps - 1))
         self._next_batch = step + 1
         if self.unit == "batch":
             self._visit(step)
@@ -132,10 +156,7 @@ class PictureLogger(keras.callbacks.Callback):
         """Log the end of a training that stopped early, and close the files."""
         if self._schedule is not None and self._schedule.is_spread:
             self._log_last()
-        writers, self._writers = self._writers, []
-        for writer in writers:
-            with self._guarded("when it finished"):
-                writer.close()
+        self._close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a training, so that a used logger can be copied."""
@@ -170,6 +191,19 @@ class PictureLogger(keras.callbacks.Callback):
         if self.save_dir is not None:
             writers.append(FolderWriter(self.save_dir, self.unit))
         return [TensorBoardWriter(self.log_dir, self.run), *writers]
+
+    def _close(self) -> None:
+        """Close the files, each of them though another cannot be."""
+        # The list stays the same: it is also what is closed with the process.
+        writers = self._writers[:]
+        self._writers.clear()
+        with ExitStack() as stack:
+            for writer in reversed(writers):
+                stack.callback(self._finish, writer)
+
+    def _finish(self, writer: Writer) -> None:
+        with self._guarded("when it finished"):
+            writer.close()
 
     def _visit(self, step: int) -> None:
         assert self._schedule is not None
@@ -210,7 +244,8 @@ class PictureLogger(keras.callbacks.Callback):
             place = (warning.category, warning.filename, warning.lineno)
             if place not in self._warned:
                 self._warned.add(place)
-                message = f"{type(self).__name__} at {self.unit} {step}: {warning.message}"
+                said = one_line(str(warning.message))
+                message = f"{type(self).__name__} at {self.unit} {step}: {said}"
                 warnings.warn_explicit(message, *place)
 
     @contextmanager
@@ -218,17 +253,31 @@ class PictureLogger(keras.callbacks.Callback):
         """Let the training survive an error: the first one is a warning, or raised if wanted."""
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            said = f"{type(error).__name__}: {one_line(str(error))}"
             if self.on_error == "raise":
-                raise
+                self._close()
+                if isinstance(error, Exception):
+                    raise
+                raise RuntimeError(f"{type(self).__name__} failed {when}: {said}") from error
             if not self._failed:
                 self._failed = True
                 warnings.warn(
                     f"{type(self).__name__} failed {when} and logs no more in this training, "
-                    f"which goes on: {type(error).__name__}: {error}",
+                    f"which goes on: {said}",
                     RuntimeWarning,
                     stacklevel=3,
                 )
+        except BaseException:
+            self._close()
+            raise
+
+
+def _close_all(writers: list[Writer]) -> None:
+    """Close what an interrupted training has left open."""
+    with ExitStack() as stack:
+        while writers:
+            stack.callback(writers.pop().close)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -6,24 +6,22 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from kvis2.callbacks.png_files import of_one_size, png, read_png
 from kvis2.callbacks.schedule import spread
-from kvis2.images import save_gif, strip
+from kvis2.callbacks.sentences import one_line
+from kvis2.callbacks.tab import TabSummary, write_summaries
+from kvis2.images import comparable, file_name, save_gif, strip, written_aside
 
 _OWN_SUFFIX = ".kvis2"
-_PNG_OPTIONS = {
-    "compress_level": 1,
-    "compress_type": 3,
-}  # run lengths: a third of the default's time
 _STRIP_PICTURES = 10
 _STRIP_WIDTH = 96  # pixels, so that a caption fits below a small picture
+_GIF_PICTURES = 200  # which are in memory together, and shown for more than a minute
 
 
 class Picture(NamedTuple):
@@ -43,7 +41,13 @@ class Picture(NamedTuple):
 class Writer(Protocol):
     """A place for pictures and numbers."""
 
-    def write(self, step: int, pictures: Sequence[Picture], scalars: Mapping[str, float]) -> None:
+    def write(
+        self,
+        step: int,
+        pictures: Sequence[Picture],
+        scalars: Mapping[str, float],
+        summaries: Sequence[TabSummary] = (),
+    ) -> None:
         """Store what was seen at one step, so that it is safe when this returns."""
 
     def close(self) -> None:
@@ -62,9 +66,10 @@ class TensorBoardWriter:
 
     Args:
         log_dir: The directory that TensorBoard is started with.
-        run: Name of the run directory.
+        run: Name of the run directory, as for `check_run`.
 
     Raises:
+        ValueError: If the run would lie elsewhere.
         OSError: If the run directory cannot be written to.
 
     Example:
@@ -75,6 +80,7 @@ class TensorBoardWriter:
 
     def __init__(self, log_dir: str | os.PathLike[str], run: str) -> None:
         root = os.fspath(log_dir)
+        check_run(run)
         try:
             self.directory = _free_run(root, run)
             tf.io.gfile.makedirs(self.directory)
@@ -91,20 +97,27 @@ class TensorBoardWriter:
                 f"{_reason(error)}. Choose a folder in which you may make files."
             ) from None
 
-    def write(self, step: int, pictures: Sequence[Picture], scalars: Mapping[str, float]) -> None:
+    def write(
+        self,
+        step: int,
+        pictures: Sequence[Picture],
+        scalars: Mapping[str, float],
+        summaries: Sequence[TabSummary] = (),
+    ) -> None:
         """Append one step and flush it.
 
         Args:
             step: The step on TensorBoard's axis.
             pictures: One image summary each.
             scalars: Values by tag.
+            summaries: Records for the Explanations tab.
 
         Raises:
             OSError: If the event file cannot be written to, or did not grow by what was written.
         """
         before = self._size()
         try:
-            payload = self._append(step, pictures, scalars)
+            payload = self._append(step, pictures, scalars, summaries)
         except tf.errors.OpError as error:
             raise OSError(self._lost(step, _reason(error))) from None
         grown = self._size() - before
@@ -115,7 +128,13 @@ class TensorBoardWriter:
         """Close the event file."""
         self._writer.close()
 
-    def _append(self, step: int, pictures: Sequence[Picture], scalars: Mapping[str, float]) -> int:
+    def _append(
+        self,
+        step: int,
+        pictures: Sequence[Picture],
+        scalars: Mapping[str, float],
+        summaries: Sequence[TabSummary],
+    ) -> int:
         """Append one step, and return how many bytes it holds at least."""
         payload = 0
         # keras.callbacks.TensorBoard(update_freq=n) leaves recording switched off at most steps;
@@ -124,11 +143,14 @@ class TensorBoardWriter:
             for picture, encoded in zip(pictures, encode(pictures), strict=True):
                 height, width = picture.image.shape[:2]
                 content = tf.constant([str(width).encode(), str(height).encode(), encoded])
-                tf.summary.write(picture.tag, content, step, _IMAGE_METADATA)
+                tf.summary.write(_text(picture.tag), content, step, _IMAGE_METADATA)
                 payload += len(encoded)
             for tag, value in scalars.items():
-                tf.summary.write(tag, tf.constant(value, tf.float32), step, _SCALAR_METADATA)
+                content = tf.constant(value, tf.float32)
+                tf.summary.write(_text(tag), content, step, _SCALAR_METADATA)
                 payload += 4
+            named = [summary._replace(tag=_text(summary.tag)) for summary in summaries]
+            payload += write_summaries(step, named)
         return payload
 
     def _lost(self, step: int, what: str) -> str:
@@ -159,8 +181,13 @@ class FolderWriter:
     """Write pictures as PNG files by step, and at the end a GIF and a strip for each tag.
 
     `GradCAM/00 cat` at step 3 becomes `GradCAM/00 cat/epoch 003.png`; at the end come
-    `GradCAM/00 cat.gif`, all steps in turn, and `GradCAM/00 cat strip.png`, at most ten
-    thumbnails side by side, the first and the last among them.
+    `GradCAM/00 cat.gif`, all steps in turn (at most 200, evenly spread), and
+    `GradCAM/00 cat strip.png`, at most ten thumbnails side by side, the first and the last among
+    them. A training that is resumed goes on in both: they begin with the files of the steps before
+    its first one. What a tag holds that no file system takes is replaced in the file's name.
+
+    No picture stays in memory: a PNG file holds its thumbnail in a chunk of its own. Files are
+    written aside and renamed, so that each of them is whole at any time.
 
     Args:
         directory: Made where missing; files of the same name are replaced.
@@ -173,7 +200,9 @@ class FolderWriter:
     def __init__(self, directory: str | os.PathLike[str], unit: str = "epoch") -> None:
         self.directory = Path(directory)
         self.unit = unit
-        self._steps: dict[str, list[tuple[int, np.ndarray]]] = {}
+        self._steps: dict[str, list[int]] = {}
+        self._places: dict[str, Path] = {}
+        self._taken: dict[str, set[str]] = {}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             if not os.access(self.directory, os.W_OK | os.X_OK):
@@ -185,56 +214,125 @@ class FolderWriter:
                 "you may make files."
             ) from None
 
-    def write(self, step: int, pictures: Sequence[Picture], scalars: Mapping[str, float]) -> None:
-        """Write one PNG file for each picture; the scalars are TensorBoard's.
+    def write(
+        self,
+        step: int,
+        pictures: Sequence[Picture],
+        scalars: Mapping[str, float],
+        summaries: Sequence[TabSummary] = (),
+    ) -> None:
+        """Write one PNG file for each picture; scalars and summaries are TensorBoard's.
 
         Raises:
             OSError: If a file cannot be written.
         """
-        for picture, encoded in zip(pictures, encode(pictures), strict=True):
+        for picture, encoded in zip(pictures, encode(pictures, thumbnails=True), strict=True):
             _save(self._path(picture.tag, step), encoded)
-            thumbnail = picture.image if picture.thumbnail is None else picture.thumbnail
-            self._steps.setdefault(picture.tag, []).append((step, thumbnail))
+            self._steps.setdefault(picture.tag, []).append(step)
 
     def close(self) -> None:
         """Write the GIF and the strip of each tag.
 
         Raises:
-            OSError: If a file cannot be written.
+            OSError: If a file cannot be read or written; those of the other tags are there.
         """
-        for tag, thumbnails in self._steps.items():
-            # The frames are read back, so that a long training does not hold them in memory.
-            frames = [_read(self._path(tag, step)) for step, _ in thumbnails]
-            captions = [f"{self.unit} {step}" for step, _ in thumbnails]
-            save_gif(self._path(tag, suffix=".gif"), frames, captions=captions)
-            chosen = spread(0, len(thumbnails) - 1, _STRIP_PICTURES)
-            evolution = strip(
-                [thumbnails[index][1] for index in chosen],
-                [captions[index] for index in chosen],
-                width=max(_STRIP_WIDTH, thumbnails[0][1].shape[1]),
-            )
-            _save(self._path(tag, suffix=" strip.png"), png(evolution))
-        self._steps.clear()
+        failures: list[OSError] = []
+        steps, self._steps = self._steps, {}
+        for tag, written in steps.items():
+            try:
+                self._sum_up(tag, [*self._before(tag, min(written)), *sorted(set(written))])
+            except OSError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
-    def _path(self, tag: str, step: int | None = None, suffix: str = ".png") -> Path:
-        group, _, name = tag.rpartition("/")
-        folder, name = self.directory / _file_name(group), _file_name(name)
-        if step is None:
-            return folder / f"{name}{suffix}"
-        return folder / name / f"{self.unit} {step:03d}{suffix}"
+    def _sum_up(self, tag: str, steps: Sequence[int]) -> None:
+        """Write the GIF and the strip of a tag, of the files of its steps."""
+        shown = [steps[index] for index in spread(0, len(steps) - 1, _GIF_PICTURES)]
+        frames = of_one_size([read_png(self._path(tag, step))[0] for step in shown])
+        place = self._place(tag)
+        captions = [f"{self.unit} {step}" for step in shown]
+        save_gif(place.with_name(f"{place.name}.gif"), frames, captions=captions)
+        chosen = [steps[index] for index in spread(0, len(steps) - 1, _STRIP_PICTURES)]
+        thumbnails = [read_png(self._path(tag, step))[1] for step in chosen]
+        evolution = strip(
+            thumbnails,
+            [f"{self.unit} {step}" for step in chosen],
+            width=max(_STRIP_WIDTH, thumbnails[0].shape[1]),
+        )
+        _save(place.with_name(f"{place.name} strip.png"), png(evolution))
+
+    def _before(self, tag: str, first: int) -> list[int]:
+        """The steps before the first one written, of which there are files from a fit before."""
+        pattern = re.compile(rf"{self.unit} (\d+)\.png")
+        found = [pattern.fullmatch(path.name) for path in self._place(tag).iterdir()]
+        return sorted(step for each in found if each and (step := int(each[1])) < first)
+
+    def _path(self, tag: str, step: int) -> Path:
+        return self._place(tag) / f"{self.unit} {step:03d}.png"
+
+    def _place(self, tag: str) -> Path:
+        """The folder of a tag's steps; no other tag's, and no other tag's GIF or strip."""
+        if tag not in self._places:
+            group, _, name = tag.rpartition("/")
+            folder = file_name(group)
+            taken = self._taken.setdefault(comparable(folder), set())
+            name = _free_name(name, taken)
+            taken.update(map(comparable, _names_of(name)))
+            self._places[tag] = self.directory / folder / name
+        return self._places[tag]
 
 
-def encode(pictures: Sequence[Picture]) -> list[bytes]:
-    """Encode pictures as PNG, side by side, since Pillow lets go of Python's lock meanwhile."""
+def _names_of(name: str) -> tuple[str, ...]:
+    """What a tag writes side by side: the folder of its steps, its GIF and its strip."""
+    return name, f"{name}.gif", f"{name} strip.png"
+
+
+def _free_name(text: str, taken: set[str]) -> str:
+    """A name of which neither folder nor GIF nor strip is there yet."""
+    tried: set[str] = set()
+    while True:
+        name = file_name(text, taken=taken | tried)
+        if not taken.intersection(map(comparable, _names_of(name))):
+            return name
+        tried.add(comparable(name))
+
+
+def check_run(run: str) -> None:
+    """Raise unless a run directory of this name lies below the `log_dir` it is for.
+
+    Args:
+        run: One or more names, with "/" between them.
+
+    Raises:
+        ValueError: If it leads elsewhere, or holds what no file system takes.
+    """
+    parts = re.split(r"[/\\]", run)
+    if not all(_is_name(part) for part in parts) or re.match("[A-Za-z]:", run):
+        raise ValueError(
+            f"Expected run to name a directory below log_dir. Received: {run!r}. Give a name such "
+            "as 'kvis2', or several with '/' between them."
+        )
+
+
+def _is_name(part: str) -> bool:
+    # A colon, as in the time of day, is left to those whose system takes it.
+    return part.strip(" .") != "" and file_name(part.replace(":", "")) == part.replace(":", "")
+
+
+def encode(pictures: Sequence[Picture], thumbnails: bool = False) -> list[bytes]:
+    """Encode pictures as PNG, side by side, since Pillow lets go of Python's lock meanwhile.
+
+    Args:
+        pictures: What is encoded.
+        thumbnails: Whether each file holds its thumbnail as well.
+    """
+
+    def encoded(picture: Picture) -> bytes:
+        return png(picture.image, picture.thumbnail if thumbnails else None)
+
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda picture: png(picture.image), pictures))
-
-
-def png(image: np.ndarray) -> bytes:
-    """Encode a uint8 RGB picture as PNG, quickly rather than tightly."""
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, format="png", **_PNG_OPTIONS)
-    return buffer.getvalue()
+        return list(threads.map(encoded, pictures))
 
 
 def _free_run(root: str, run: str) -> str:
@@ -251,23 +349,17 @@ def _escaped(directory: str) -> str:
     return re.sub(r"([*?\[\]\\])", r"\\\1", directory)
 
 
-def _file_name(tag: str) -> str:
-    """Replace what some file system does not take."""
-    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", tag).strip(" .") or "_"
+def _text(tag: str) -> str:
+    """A tag as TensorBoard takes it: halves of surrogate pairs, which are no text, are spelled."""
+    return tag.encode("utf-8", "backslashreplace").decode()
 
 
 def _save(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    with written_aside(path) as part:
+        part.write_bytes(content)
 
 
 def _reason(error: Exception) -> str:
     """Return what the system said, without TensorFlow's names of internal functions."""
     message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    plain = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*?\]", "", message)
-    return plain.strip().splitlines()[0].rstrip(".")
+    return one_line(message.strip().partition("\n")[0]).rstrip(".")

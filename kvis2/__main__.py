@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows `python -m kvis2`; by default those of the process.
 
     Returns:
-        The exit status: 0, or 1 if something could not be made. Wrong arguments exit with 2.
+        The exit status: 0, or 1 if something could not be made, or a picture could not be read.
+        Wrong arguments, and pictures of which none can be read, exit with 2.
     """
     parser = argparse.ArgumentParser(prog="python -m kvis2")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return gallery.run(options)
     except ValueError as error:
         command.error(str(error))
+    except OSError as error:  # a full disk, a folder that may not be written to
+        print(f"{command.prog}: error: could not write: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

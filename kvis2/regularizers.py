@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -65,6 +65,57 @@ class Regularizer:
             float32 `(batch,)`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to penalise.")
+
+
+@dataclass(frozen=True)
+class Penalty(Regularizer):
+    """A function of one's own as a penalty.
+
+    Args:
+        weight: What the penalty is multiplied by.
+        function: `images (batch, *spatial, channels) -> (batch,)`.
+
+    Example:
+        >>> ActivationMaximization(model, regularizers=lambda x: tf.reduce_mean(x, [1, 2, 3]))(20)
+    """
+
+    function: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """What the function says of each image."""
+        assert self.function is not None
+        values = tf.cast(self.function(images), tf.float32)
+        if values.shape.rank != 1:
+            raise ValueError(
+                f"Expected '{self.name}' to return one penalty for each image, (batch,). Received: "
+                f"shape {tuple(values.shape)}. Sum or average over all axes but the first."
+            )
+        return values
+
+
+def as_regularizers(given: Any) -> tuple[Regularizer, ...]:
+    """A regularizer or a sequence of them, functions wrapped; None is none.
+
+    Raises:
+        TypeError: If something is neither.
+    """
+    if given is None:
+        return ()
+    several = given if isinstance(given, list | tuple) else [given]
+    for each in several:
+        if not callable(each) or isinstance(each, type):
+            raise TypeError(
+                "Expected regularizers such as TotalVariation(10.0), or functions images -> "
+                f"(batch,). Received: {each!r}. Give one, a list of them, or a dict by input."
+            )
+    return tuple(
+        each if isinstance(each, Regularizer) else Penalty(function=each) for each in several
+    )
 
 
 @dataclass(frozen=True)

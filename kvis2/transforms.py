@@ -22,7 +22,14 @@ Transform: TypeAlias = "Callable[[tf.Tensor, tf.Tensor], tf.Tensor]"
 
 
 def _spatial_axes(images: tf.Tensor) -> range:
-    return range(1, images.shape.rank - 1)
+    axes = range(1, images.shape.rank - 1)
+    if not axes:
+        raise ValueError(
+            "Expected inputs of shape (batch, ≥1 spatial axis, channels) for this transform. "
+            f"Received: shape {tuple(images.shape)}. A vector has no neighbours: leave it out, or "
+            "give transforms by input, such as {'image': [Jitter(8)]}."
+        )
+    return axes
 
 
 def _uniform(seed: tf.Tensor, low: float, high: float) -> tf.Tensor:

@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import subprocess
+import tracemalloc
 
 import keras
 import numpy as np
@@ -28,6 +29,8 @@ from kvis2.callbacks import (
 )
 from kvis2.callbacks.predictions import as_probabilities
 from kvis2.callbacks.probe_images import class_indices
+from kvis2.callbacks.sentences import one_line
+from kvis2.callbacks.tab import Card, TabCards
 from kvis2.models import Meaning
 
 # Most tests give more probes than are taken; one of them looks at what is said of it.
@@ -327,6 +330,138 @@ def test_folder_writer_makes_pngs_a_gif_and_a_strip(tmp_path):
     evolution = np.asarray(Image.open(tmp_path / "new/CAM_00 a/b_ c strip.png"))
     shown = [int(v) for v in dict.fromkeys(evolution[60, :, 0].tolist()) if v != 255]
     assert shown == [0, 3, 6, 12, 15, 18, 21, 27, 30, 33]  # ten of twelve, both ends included
+
+
+def written(folder, steps, tags=("CAM/00 a",), shape=(30, 40, 3), writer=None):
+    writer = writer or FolderWriter(folder)
+    for step in steps:
+        thumbnail = np.full((120, 100, 3), step, np.uint8)
+        panels = [Picture(tag, np.full(shape, 4 * step, np.uint8), thumbnail) for tag in tags]
+        writer.write(step, panels, {})
+    return writer
+
+
+def test_no_picture_stays_in_memory(tmp_path):
+    tracemalloc.start()
+    writer = written(tmp_path, range(3))
+    before, _ = tracemalloc.get_traced_memory()
+    written(tmp_path, range(3, 60), writer=writer)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 120 * 100 * 3  # one thumbnail
+    writer.close()
+    with Image.open(tmp_path / "CAM/00 a.gif") as gif:
+        assert gif.n_frames == 60
+
+
+def strip_steps(path):
+    row = np.asarray(Image.open(path))[60, :, 0].tolist()
+    return [value for value in dict.fromkeys(row) if value != 255]
+
+
+def test_a_resumed_training_goes_on_in_gif_and_strip(tmp_path):
+    written(tmp_path, range(8)).close()
+    written(tmp_path, range(5, 9)).close()  # resumed from the end of step 4
+    with Image.open(tmp_path / "CAM/00 a.gif") as gif:
+        assert gif.n_frames == 9
+    assert strip_steps(tmp_path / "CAM/00 a strip.png") == list(range(9))
+    written(tmp_path, range(3)).close()  # from the start again: steps 3 to 8 were another training
+    assert strip_steps(tmp_path / "CAM/00 a strip.png") == [0, 1, 2]
+
+
+def test_panels_of_changing_height_are_animated(tmp_path):
+    written(tmp_path, range(2), shape=(30, 40, 3)).close()
+    written(tmp_path, range(2, 4), shape=(50, 36, 3)).close()
+    with Image.open(tmp_path / "CAM/00 a.gif") as gif:
+        assert (gif.n_frames, gif.size) == (4, (40, 50 + 18))
+        first = np.asarray(gif.convert("RGB"))
+    assert (first[:30] == 0).all()
+    assert (first[30:50] >= 250).all()
+
+
+def test_files_stay_below_the_folder_and_apart_whatever_the_tags(tmp_path):
+    long = "é" * 300
+    tags = ["../up", "/etc/x", "CAM/a:b", "CAM/a?b", "CAM/A:B", "CAM/x", "CAM/x.gif", "CAM/x strip"]
+    tags += [f"CAM/{long}1", f"CAM/{long}2", "CAM/\ud800", "CAM/nul", "CAM/..", "x\0"]
+    written(tmp_path / "box" / "out", range(2), tags).close()
+    assert [path.name for path in (tmp_path / "box").iterdir()] == ["out"]
+    gifs = list((tmp_path / "box").rglob("*.gif"))
+    folders = {path for path in gifs if path.is_dir()}
+    assert len(gifs) - len(folders) == len(tags)
+    assert len(list((tmp_path / "box").rglob("* strip.png"))) == len(tags)
+    assert len(list((tmp_path / "box").rglob("epoch 001.png"))) == len(tags)
+    assert {path.name for path in (tmp_path / "box/out/CAM").glob("a_*.gif")} == {
+        "a_b.gif",
+        "a_b_2.gif",
+    }
+
+
+def test_tensorboard_takes_any_tag_and_keeps_them_apart(tmp_path):
+    writer = TensorBoardWriter(tmp_path, "kvis2")
+    tags = ["CAM/00 \ud800", "CAM/00 \ud801", "CAM/00 " + "é" * 300]
+    writer.write(0, [Picture(tag, np.zeros((4, 4, 3), np.uint8)) for tag in tags], {tags[0]: 1.0})
+    found = [value.tag for _, value in events(tmp_path / "kvis2")]
+    assert found == ["CAM/00 \\ud800", "CAM/00 \\ud801", tags[2], "CAM/00 \\ud800"]
+
+
+def test_records_for_the_tab_are_written_with_their_step_and_counted(tmp_path, monkeypatch):
+    cards = TabCards("CAM", [Card("00 a")])
+    summaries = cards.summaries(np.arange(6.0).reshape(1, 2, 3))
+    writer = TensorBoardWriter(tmp_path, "kvis2")
+    writer.write(4, [], {}, summaries)
+    found = list(events(tmp_path / "kvis2"))
+    assert [(step, value.tag) for step, value in found] == [(4, each.tag) for each in summaries]
+    for (_, value), each in zip(found, summaries, strict=True):
+        assert tf.make_ndarray(value.tensor).tolist() == each.blobs
+    FolderWriter(tmp_path / "folder").write(4, [], {}, summaries)
+    assert not list((tmp_path / "folder").iterdir())
+    payload = sum(len(blob) for each in summaries for blob in each.blobs)
+    monkeypatch.setattr(tf.summary, "write", lambda *arguments: None)
+    with pytest.raises(OSError, match=f"it grew by 0 of {payload} bytes"):
+        writer.write(5, [], {}, summaries)
+
+
+@pytest.mark.parametrize(
+    "run",
+    ["../x", "a/../../x", "/tmp/x", "C:/x", r"..\x", "a//b", "a\0", "\ud800", "é" * 200, "nul"],
+)
+def test_a_run_stays_below_the_log_dir(tmp_path, run):
+    for make in (TensorBoardWriter, lambda path, run: PictureLogger(path, run=run)):
+        with pytest.raises(ValueError, match="Expected run to name a directory below log_dir"):
+            make(tmp_path / "logs", run)
+    assert not list(tmp_path.iterdir())
+    PictureLogger(tmp_path, run="model a/fold 2, 12:30")
+
+
+def test_a_picture_without_pixels_is_refused(tmp_path):
+    empty = [Picture("CAM/00", np.zeros((0, 8, 3), np.uint8))]
+    for writer in (TensorBoardWriter(tmp_path, "kvis2"), FolderWriter(tmp_path)):
+        with pytest.raises(ValueError, match=r"with pixels\. Received: shape \(0, 8, 3\)"):
+            writer.write(0, empty, {})
+
+
+IN_USER_CODE = """in user code:
+
+    File "model.py", line 3, in call  *
+        return self.heads[3](x)
+
+    IndexError: list index out of range
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("short", "short"),
+        ("one\n  two", "one two"),
+        ("lost\nTraceback (most recent call last):\n  File 'x'\nKeyError: 3", "lost"),
+        (IN_USER_CODE, "IndexError: list index out of range"),
+        ("\x1b[1mbad {{node a/b}} shape\x1b[0m\n\nArguments received by F:\n x", "bad shape"),
+        ("word " * 400, ("word " * 120)[:-1] + "…"),
+    ],
+)
+def test_an_error_is_told_in_one_line(message, line):
+    assert one_line(message) == line
 
 
 @pytest.mark.parametrize("option", ["log_dir", "save_dir"])

@@ -1,6 +1,7 @@
 """What a logger promises while a model trains: nothing changes, nothing is lost, nothing breaks."""
 
 import copy
+import gc
 import os
 import random
 import signal
@@ -444,6 +445,86 @@ def test_a_disk_that_fills_up_is_one_warning_and_training_goes_on(tmp_path, monk
     assert len(history["loss"]) == 3
 
 
+class Ending:
+    """An explainer that ends more than itself at its second call."""
+
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def __call__(self, score, images):
+        self.calls += 1
+        if self.calls == 2:
+            raise self.error
+        return np.ones(images.shape[:3], np.float32)
+
+
+def ended_by(folder, error, **options):
+    ending = Ending(error)
+    return logger_of(folder, explainer=lambda model: ending, save_dir=folder / "png", **options)
+
+
+def test_an_explainer_that_exits_does_not_end_the_training(tmp_path):
+    model = compiled(keras.Sequential(dense()), run_eagerly=True)
+    with pytest.warns(RuntimeWarning, match="at epoch 1 .* which goes on: SystemExit: 3"):
+        history = train(model, ended_by(tmp_path, SystemExit(3), on_error="warn"), epochs=3).history
+    assert len(history["loss"]) == 3
+    logger = ended_by(tmp_path / "raised", SystemExit(3), on_error="raise")
+    with pytest.raises(RuntimeError, match="CamLogger failed at epoch 1: SystemExit: 3"):
+        train(model, logger, epochs=3)
+    assert list((tmp_path / "raised").rglob("*.gif"))
+
+
+@pytest.mark.parametrize("on_error", ["warn", "raise"])
+def test_an_interrupt_while_logging_ends_the_training_and_closes_the_files(tmp_path, on_error):
+    logger = ended_by(tmp_path, KeyboardInterrupt(), on_error=on_error)
+    with pytest.raises(KeyboardInterrupt):
+        train(compiled(keras.Sequential(dense()), run_eagerly=True), logger)
+    assert len(list((tmp_path / "png").rglob("*.gif"))) == PROBES
+    assert [*steps_by_tag(tmp_path / "kvis2").values()] == [[0]] * PROBES
+
+
+def interrupting(epoch):
+    def interrupt(current, logs=None):
+        if current == epoch:
+            raise KeyboardInterrupt
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=interrupt)
+
+
+def test_files_of_an_interrupted_training_are_closed_at_the_next_or_with_the_logger(tmp_path):
+    model = compiled(keras.Sequential(dense()), run_eagerly=True)
+    logger = Pixel(tmp_path, save_dir=tmp_path / "png", every=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, logger, interrupting(2))
+    gif = tmp_path / "png/_/pixel.gif"
+    assert not gif.exists()
+    train(model, logger, epochs=2, initial_epoch=1)
+    assert gif.exists()
+    gif.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        train(model, logger, interrupting(2))
+    model = logger = None
+    gc.collect()
+    assert gif.exists()
+
+
+def test_one_writer_that_cannot_finish_does_not_keep_the_others_open(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(
+        "kvis2.callbacks.pictures.FolderWriter.close", lambda self: closed.append("folder")
+    )
+
+    def fails(self):
+        closed.append("events")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("kvis2.callbacks.pictures.TensorBoardWriter.close", fails)
+    logger = Pixel(tmp_path, save_dir=tmp_path / "png", on_error="raise")
+    with pytest.raises(OSError, match="disk full"):
+        train(compiled(keras.Sequential(dense()), run_eagerly=True), logger)
+    assert sorted(closed) == ["events", "folder"]
+
+
 # When. A logger of one grey pixel will do.
 
 
@@ -477,6 +558,13 @@ def test_batches_with_steps_per_execution(tmp_path):
     logger = Pixel(tmp_path, unit="batch", every=5)
     model.fit(X, Y, batch_size=2, epochs=2, verbose=0, callbacks=[logger])  # 12 batches an epoch
     assert logger.history["step"] == [3, 7, 11, 15, 23]
+
+
+def test_no_batch_is_counted_beyond_the_epoch(tmp_path):
+    model = compiled(keras.Sequential(dense()), steps_per_execution=5)
+    logger = Pixel(tmp_path, unit="batch", every=1)
+    model.fit(X, Y, batch_size=2, epochs=2, verbose=0, callbacks=[logger])  # 12 batches an epoch
+    assert logger.history["step"] == [4, 9, 11, 16, 21, 23]
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of an unknown size

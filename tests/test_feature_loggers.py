@@ -22,6 +22,7 @@ from trainings import (
     train,
 )
 
+import kvis2
 from kvis2.callbacks import ActivationLogger, FilterLogger
 from kvis2.callbacks.feature_sheets import color_bar
 from kvis2.images import colorize
@@ -564,3 +565,31 @@ def test_the_bar_states_both_ends_and_runs_through_the_colours():
     assert (np.diff(ramp[:, 2].astype(int))[: len(ramp) // 4] >= 0).all()
     assert not np.array_equal(bar[:, -66:], color_bar(-0.5, 0.25, "seismic")[:, -66:])
     np.testing.assert_array_equal(bar[:, :66], color_bar(-0.5, 0.25, "seismic")[:, :66])
+
+
+def test_feature_maps_over_one_axis_are_curves(tmp_path):
+    inputs = keras.Input((40, 2))
+    x = keras.layers.Conv1D(3, 5, activation="relu", name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    model = compiled(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x)))
+    series = np.random.default_rng(0).normal(size=(6, 40, 2)).astype(np.float32)
+    logger = ActivationLogger(tmp_path, series[:2], channels=2, on_error="raise")
+    model.fit(series, np.arange(6) % 3, epochs=1, verbose=0, callbacks=[logger])
+    maps = kvis2.inspection.activations(model, "conv", series[:2])[..., logger.shown["conv"]]
+    limits = (0.0, float(np.abs(maps).max()))
+    (_, tag, _), *_ = found = summaries(tmp_path / "kvis2_activations")
+    assert tag == "Activations/conv/00"
+    for index, (_, _, value) in enumerate(found):
+        drawn = kvis2.images.signal(
+            maps[index, :, 0], maps[index, :, 0], colormap="viridis", limits=limits
+        )
+        side = (350 - 2) // 2 - 2 - 2
+        tile = kvis2.images.resize(drawn, side)
+        sheet = picture(value)
+        left = 2 + side + 2 + 2 + 1  # the second tile, within its frame
+        found_at = [
+            top
+            for top in range(sheet.shape[0] - tile.shape[0])
+            if (sheet[top : top + tile.shape[0], left : left + side] == tile).all()
+        ]
+        assert len(found_at) == 1

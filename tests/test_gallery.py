@@ -286,6 +286,87 @@ def test_photographs_of_one_name_do_not_overwrite_each_other(run, photograph, tm
     assert len(files_in(folder)) == 2
 
 
+def png(path):
+    Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(path, format="png")
+    return str(path)
+
+
+def test_nothing_is_written_outside_of_the_folder_whatever_a_picture_is_called(run, tmp_path):
+    home = tmp_path / "pictures"
+    home.mkdir()
+    names = ["..", "index.html", "gallery.json", "MODEL", "con", "\udcff", "é" * 120, ".. "]
+    paths = [png(home / f"{name}.png") for name in names]
+    before = set(tmp_path.iterdir())
+    status, folder, _ = run("--only", "photograph", photographs=paths)
+    assert status == 0
+    assert set(tmp_path.iterdir()) - before == {folder}
+    assert len(files_in(folder)) == len(names)
+    sections = {path.name for path in folder.iterdir() if path.is_dir()}
+    assert {"_", "__2", "index.html_2", "gallery.json_2", "MODEL_2", "_con"} < sections
+    status, _, said = run("--only", "photograph", photographs=paths)
+    assert (status, said.count("kept")) == (0, len(names))
+
+
+def test_a_record_from_elsewhere_does_not_lead_out_of_the_folder(run, photograph, tmp_path):
+    _, folder, _ = run("--only", "photograph")
+    record = json.loads((folder / "gallery.json").read_text())
+    record["sources"] = {"../gone": record["sources"]["a cat"]}
+    (folder / "gallery.json").write_text(json.dumps(record))
+    run("--only", "photograph")
+    assert not (tmp_path / "gone").exists()
+    assert Contents.load(folder / "gallery.json").sources == {"a cat": photograph}
+
+
+def test_one_picture_that_cannot_be_read_does_not_end_the_others(run, photograph, tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    bad = [str(tmp_path / "empty.png"), str(tmp_path / "folder.png")]
+    status, folder, said = run("--only", "photograph", photographs=[bad[0], photograph, bad[1]])
+    assert status == 1
+    assert set(files_in(folder)) == expected_files(["photograph"])
+    end = said.partition("2 of 3 pictures could not be read:")[2]
+    assert f"{bad[0]}, which is empty" in end
+    assert f"{bad[1]}, which is a folder" in end
+
+
+def test_layers_whose_files_have_one_name_are_kept_apart(run, monkeypatch):
+    def both(subject):
+        yield Piece(f"{in_file('a/b')}.png", lambda: Made(np.zeros((4, 4))))
+        yield Piece(f"{in_file('a-b')}.png", lambda: Made(np.ones((4, 4))))
+
+    monkeypatch.setitem(ARTIFACTS, "vanilla", both)
+    for _ in range(2):
+        _, folder, _ = run("--only", "vanilla")
+    assert set(files_in(folder)) == {"a cat/a cat_a-b.png", "a cat/a cat_a-b_2.png"}
+    assert np.asarray(Image.open(folder / "a cat/a cat_a-b_2.png")).all()
+
+
+def with_code(path):
+    inputs = keras.Input((16, 12, 3))
+    x = keras.layers.Lambda(lambda x: 2 * x)(keras.layers.Conv2D(4, 3, activation="relu")(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x)).save(path)
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_code_in_a_model_is_run_if_it_is_trusted_alone(run, tmp_path, suffix, capsys, monkeypatch):
+    path = with_code(tmp_path / f"code.{suffix}")
+    with monkeypatch.context() as patched:
+        if suffix == "h5":  # as the oldest Keras, which has no safe mode here
+            load = keras.saving.load_model
+            patched.setattr(
+                keras.saving, "load_model", lambda *a, safe_mode, **k: load(*a, safe_mode=False)
+            )
+        with pytest.raises(SystemExit) as stopped:
+            run("--only", "photograph", model=path)
+    assert stopped.value.code == 2
+    assert "--trust" in capsys.readouterr().err
+    status, _, _ = run("--only", "photograph", "--trust", model=path)
+    assert status == 0
+
+
 def test_a_folder_holds_one_model(run, saved, tmp_path, capsys):
     run("--only", "photograph")
     other = tmp_path / "other.keras"
@@ -300,6 +381,10 @@ def test_a_folder_holds_one_model(run, saved, tmp_path, capsys):
     [
         (["no.keras", "--out", "x"], "path that exists, or a name such as VGG16"),
         (["{saved}", "no.png", "--out", "x"], "Expected a picture file. Received: no.png"),
+        (["{saved}", "text.h5", "--out", "x"], "no picture that Pillow knows"),
+        (["text.h5", "{photograph}", "--out", "x"], "file with a model. Received: 'text.h5'"),
+        (["text.keras", "{photograph}", "--out", "x"], "a model. Received: 'text.keras'"),
+        (["{saved}", "{photograph}", "--out", "text.h5"], "--out text.h5, which is a file"),
         (["{saved}", "{photograph}", "--out", "x", "--class", "9"], "class from 0 to 3"),
         (["{saved}", "--out", "x", "--preprocess", "vgg99"], "module of keras.applications"),
         (["{saved}", "--out", "x", "--input-range", "1", "1"], "black and white to differ"),
@@ -312,6 +397,8 @@ def test_mistakes_are_answered_in_a_sentence(
     arguments, message, saved, photograph, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    for name in ("text.h5", "text.keras"):
+        (tmp_path / name).write_text("no model")
     given = [each.format(saved=saved, photograph=photograph) for each in arguments]
     with pytest.raises(SystemExit) as stopped:
         main(["gallery", *given])
@@ -326,19 +413,21 @@ def test_classes_have_their_names(run, tmp_path):
     assert "a cat.png: class 2 cow, output 0." in Links((folder / "index.html").read_text()).text
 
 
-def test_filters_that_nothing_excites_are_told(run, small_model, tmp_path):
+@pytest.mark.parametrize(("dead", "shown", "found"), [([4], [3], []), (range(8), [4], [4])])
+def test_filters_that_nothing_excites_are_left_out_or_told(
+    run, small_model, tmp_path, dead, shown, found
+):
     late = small_model.get_layer("late")
     kernel, bias = late.get_weights()
-    kernel[..., 4] = 0
+    kernel[..., list(dead)] *= 0 if len(dead) > 1 else 1e-9
     late.set_weights([kernel, bias])
     path = saved_at(tmp_path / "dead.keras", small_model)
     run("--only", "filter_images", "--layers", "early", "late", model=path, photographs=[])
     entries = Contents.load(tmp_path / "out/gallery.json").entries
-    findings = {name: entry.findings for name, entry in entries.items()}
-    assert findings == {
-        "model/model_filters_early.png": {},
-        "model/model_filters_late.png": {"filters that nothing excites": [4]},
-    }
+    sheet = entries["model/model_filters_late.png"]
+    assert sheet.parameters["filters"] == shown
+    assert sheet.findings == ({"filters that nothing excites": found} if found else {})
+    assert entries["model/model_filters_early.png"].findings == {}
 
 
 def test_the_model_alone_needs_no_photograph(run):

@@ -8,10 +8,12 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
 from kvis2 import images
-from kvis2.images import colors, drawing, panels, sequences
+from kvis2.images import colors, drawing, fonts, panels, sequences
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -270,6 +272,7 @@ def test_panel_takes_every_kind_of_image(image, width):
     assert count(panel, (64, 0, 0)) + count(panel, (191, 128, 128)) > 20
 
 
+@pytest.mark.filterwarnings("ignore:No font on this system")
 def test_panel_size_does_not_depend_on_values(photo, heat):
     names = ["a", "a very long name of a class that nobody can read in a panel", "Köter ✓ 猫"]
     sizes = {
@@ -385,12 +388,62 @@ def test_panel_is_fast_enough_for_every_step(photo, heat):
 # text
 
 
+@pytest.mark.filterwarnings("ignore:No font on this system")
 @pytest.mark.parametrize(
     "text", ["猫 🐱", "two\nlines\tand\x00\x1b", "\ud800", "", "é Ω Ж ✓", "x" * 5000]
 )
 def test_any_text_can_be_drawn(photo, heat, text):
     assert images.captioned(photo, text).shape == (48 + 18, 48, 3)
     assert images.panel(photo, heat, title=text, label=0, class_names=[text]).shape[1] == 350
+
+
+@pytest.fixture
+def own_fonts(monkeypatch):
+    """Only the font that matplotlib carries; nothing is remembered."""
+    from matplotlib import font_manager
+
+    entries = [e for e in font_manager.fontManager.ttflist if e.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+    monkeypatch.setattr(fonts, "_warned", [])
+    for cached in (fonts._file_with, drawing._lettering):
+        cached.cache_clear()
+    yield entries
+    for cached in (fonts._file_with, drawing._lettering):
+        cached.cache_clear()
+
+
+def test_letters_that_no_font_has_are_spelled_with_one_warning(own_fonts):
+    assert fonts.drawable("chat é Ж قطة") == "chat é Ж قطة"
+    with pytest.warns(UserWarning, match="No font on this system"):
+        assert fonts.drawable("a 猫") == "a \\u732b"
+    # Once: a second warning would be an error here.
+    assert fonts.drawable("बिल्ली") == "बिल्ली".encode("ascii", "backslashreplace").decode()
+    black = np.zeros((8, 200, 3))
+    assert (images.captioned(black, "猫") != images.captioned(black, "犬")).any()
+
+
+def test_letters_are_drawn_with_a_font_of_the_system_that_has_them(own_fonts, tmp_path):
+    from matplotlib.font_manager import FontEntry
+
+    path = tmp_path / "cat.ttf"
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "cat"])
+    builder.setupCharacterMap({ord("猫"): "cat"})
+    pen = TTGlyphPen(None)
+    for point in ((0, 0), (0, 700), (900, 700), (900, 0)):
+        (pen.lineTo if point != (0, 0) else pen.moveTo)(point)
+    pen.closePath()
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "cat": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "cat": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Cat", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    own_fonts.append(FontEntry(fname=str(path), name="Cat", weight=400))
+    assert fonts.drawable("猫") == "猫"
+    drawn = images.captioned(np.zeros((8, 40, 3)), "猫")[8:, :, 0]
+    assert (drawn < 128).sum() > 60  # the black square that the glyph is
 
 
 def test_text_is_cut_with_an_ellipsis():

@@ -119,6 +119,11 @@ class DeepDream(Method):
         """
         self._follow()
         originals = np.asarray(seed_input, np.float32)
+        if originals.size == 0 or originals.ndim not in (3, 4):
+            raise ValueError(
+                "Expected photographs (batch, height, width, channels) with pixels. Received: "
+                f"shape {originals.shape}. Give one image, or several of one size."
+            )
         single = originals.ndim == 3
         originals = originals[None] if single else originals
         score, _ = as_objectives(everything if score is None else score, 1, 1)

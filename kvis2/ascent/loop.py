@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import models
+from kvis2.ascent.arguments import Part
 from kvis2.parametrizations import Fourier, Parametrization, Pixels
 from kvis2.passes import Method, Probe
-from kvis2.regularizers import Bounds, Constraint, GradientModifier, Regularizer
+from kvis2.regularizers import Bounds, GradientModifier
 from kvis2.traced import Seed
 from kvis2.transforms import Jitter, Rotate, Scale, transformed
 from kvis2.types import Tensors
@@ -37,9 +38,9 @@ class AscentLoop(Method):
     """
 
     optimizer: Any
-    regularizers: tuple[Regularizer, ...]
+    regularizers: tuple[Part, ...]
     transforms: Any
-    constraints: tuple[Constraint, ...]
+    constraints: tuple[Part, ...]
     gradient_modifiers: tuple[GradientModifier, ...]
     shapes: Any
     ranges: tuple[tuple[Any, Any], ...]
@@ -91,7 +92,7 @@ class AscentLoop(Method):
     @property
     def terms(self) -> list[str]:
         """The names of the terms of the loss, their sum last."""
-        return ["score", *_distinct([each.name for each in self.regularizers]), "loss"]
+        return ["score", *_distinct([each.value.name for each in self.regularizers]), "loss"]
 
     def _measured(
         self, probe: Probe, score: Any, parameters: Tensors, step: tf.Tensor
@@ -105,12 +106,13 @@ class AscentLoop(Method):
                 for index, each in enumerate(images)
             ]
             terms = [-self._scored(probe, score, seen)]
-            for regularizer in self.regularizers:
+            for part in self.regularizers:
                 penalties = [
-                    regularizer(self.chart(i).penalized(each, self.bounds(i)))
+                    part.value(self.chart(i).penalized(each, self.bounds(i)))
                     for i, each in enumerate(images)
+                    if part.concerns(i)
                 ]
-                terms.append(regularizer.weight * tf.add_n(penalties))
+                terms.append(part.value.weight * tf.add_n(penalties))
             total = tf.add_n(terms)
             # Guided ReLUs pass on what raises the score: the ascent is differentiated, not the
             # descent.
@@ -144,16 +146,21 @@ class AscentLoop(Method):
             return parameters
         constrained = []
         for index, images in enumerate(self.images(parameters)):
-            for constraint in self.constraints:
+            own = [part.value for part in self.constraints if part.concerns(index)]
+            if not own:
+                constrained.append(parameters[index])
+                continue
+            for constraint in own:
                 images = constraint(images, step, self.bounds(index))
             encoded = self.chart(index).encode(images, self.bounds(index))
             constrained.append(tf.ensure_shape(encoded, parameters[index].shape))
         return constrained
 
     def _transformed(self, images: tf.Tensor, step: tf.Tensor, index: int) -> tf.Tensor:
-        transforms = self.transforms
-        if transforms == AUTOMATIC:
+        if isinstance(self.transforms, str):
             transforms = automatic_transforms(images.shape[1:], self.settings.reference is None)
+        else:
+            transforms = tuple(each.value for each in self.transforms if each.concerns(index))
         seed = tf.stack([tf.cast(self.seed, tf.int32) + index, step])
         return transformed(images, transforms, seed)
 

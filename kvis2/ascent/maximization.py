@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from kvis2 import models
+from kvis2.ascent.arguments import functions, image_shapes, parts, ranges
 from kvis2.ascent.callbacks import AscentCallback
 from kvis2.ascent.loop import AUTOMATIC, AscentLoop
 from kvis2.ascent.optimizers import as_optimizer
 from kvis2.ascent.run import Ascent
 from kvis2.models import Batch, LinearOutput
 from kvis2.parametrizations import Parametrization
-from kvis2.regularizers import Constraint, GradientModifier, Regularizer
-from kvis2.scores import CategoricalScore, UnitsScore, as_objectives
+from kvis2.regularizers import GradientModifier, as_regularizers
+from kvis2.scores import CategoricalScore, Score, UnitsScore, as_objectives
 from kvis2.traced import Seed
 from kvis2.transforms import as_transforms
 from kvis2.types import LayerReference
@@ -42,7 +42,10 @@ class ActivationMaximization(AscentLoop):
         steps: How many steps are taken.
         optimizer: A Keras optimizer (name, config or object) that treats each number by itself,
             or one of `kvis2.ascent.optimizers`.
-        regularizers: Penalties of `kvis2.regularizers`, added to the loss.
+        regularizers: Penalties of `kvis2.regularizers`, or functions `images -> (batch,)`, added
+            to the loss: one, several, or None. These, `transforms` and `constraints` are for all
+            inputs; of a model with several inputs also a dict of them by name (an input that is
+            not named has none), or a list with a list for each input.
         transforms: What is done to the image at random before the model sees it: transforms of
             `kvis2.transforms`, Keras random layers, or functions `(images, seed) -> images`.
         constraints: What is done to the image itself before each step: functions
@@ -86,9 +89,9 @@ class ActivationMaximization(AscentLoop):
         *,
         steps: int = 128,
         optimizer: Any = None,
-        regularizers: Sequence[Regularizer] = (),
+        regularizers: Any = (),
         transforms: Any = AUTOMATIC,
-        constraints: Sequence[Constraint] = (),
+        constraints: Any = (),
         gradient_modifier: GradientModifier | Sequence[GradientModifier] | None = None,
         parametrization: Parametrization | None = None,
         input_range: Any = (0.0, 255.0),
@@ -121,17 +124,23 @@ class ActivationMaximization(AscentLoop):
         self.optimizer = as_optimizer(
             keras.optimizers.Adam(0.1) if optimizer is None else optimizer
         )
-        self.regularizers = tuple(each for each in regularizers if each.weight)
-        self.constraints = tuple(constraints)
         several = isinstance(gradient_modifier, list | tuple)
         modifiers: Any = gradient_modifier if several else [gradient_modifier]
-        self.gradient_modifiers = tuple(each for each in modifiers if each is not None)
-        self.shapes: Any = _image_shapes(self.model, shape)
-        self.ranges = _ranges(self.model, input_range, len(self.shapes or [0]))
+        self.gradient_modifiers = functions(
+            [each for each in modifiers if each is not None],
+            "gradient_modifier",
+            "NormalizeGradient()",
+        )
+        self.shapes: Any = image_shapes(self.model, shape)
+        count = len(self.shapes or [0])
+        self.ranges = ranges(self.model, input_range, count)
         self.parametrization = parametrization
+        found = parts(self.model, regularizers, as_regularizers, count, "regularizers")
+        self.regularizers = tuple(each for each in found if each.value.weight)
+        self.constraints = parts(self.model, constraints, _as_constraints, count, "constraints")
         self.transforms = transforms
-        if transforms != AUTOMATIC:
-            self.transforms = as_transforms(transforms)
+        if not (isinstance(transforms, str) and transforms == AUTOMATIC):
+            self.transforms = parts(self.model, transforms, as_transforms, count, "transforms")
         self.pre_activation = pre_activation
         self.seed = Seed(seed)
 
@@ -160,7 +169,7 @@ class ActivationMaximization(AscentLoop):
         self._follow()
         batch = None if seed_input is None else Batch(self.model, seed_input)
         outputs = models.output_count(self.model) if self.settings.reference is None else 1
-        score, count = as_objectives(score, batch.size if batch else None, outputs)
+        score, count = as_objectives(_sole(score, outputs), batch.size if batch else None, outputs)
         return Ascent(self, self._seeing(score), self.steps, score, batch, count).run(callbacks)
 
     def _seeing(self, score: Any) -> AscentLoop:
@@ -173,54 +182,18 @@ class ActivationMaximization(AscentLoop):
         return found
 
 
+def _as_constraints(given: Any) -> Sequence[Any]:
+    return functions(given, "constraints", "BlurEvery(4)")
+
+
 def _with_linear(model_modifier: Any, linear: bool) -> list[Any]:
     given = model_modifier if isinstance(model_modifier, list | tuple) else [model_modifier]
     return [*(each for each in given if each is not None), *([LinearOutput()] if linear else [])]
 
 
-def _image_shapes(model: keras.Model, shape: Any) -> list[tuple[int | None, ...]] | None:
-    """Shape of one image of each input, channels last; None if neither model nor user says it."""
-    structure = models.input_structure(model)
-    if shape is not None:
-        flat = list(shape.values()) if isinstance(shape, Mapping) else shape
-        several = all(isinstance(each, Sequence) for each in flat)
-        return [tuple(each) for each in flat] if several else [tuple(flat)]
-    if structure is None:
-        return None
-    shapes = [tuple(each.shape[1:]) for each in keras.tree.flatten(structure)]
-    if models.data_format(model) == "channels_first":
-        return [(*each[1:], each[0]) if len(each) > 1 else each for each in shapes]
-    return shapes
-
-
-def _ranges(model: keras.Model, input_range: Any, count: int) -> tuple[tuple[Any, Any], ...]:
-    """(low, high) for each flat input, each a number or a tuple over the channels."""
-    if isinstance(input_range, Mapping):
-        given: list[Any] = [input_range[name] for name in _input_names(model, input_range)]
-    elif np.ndim(input_range[0]) and np.shape(input_range[0]) == (2,) and count > 1:
-        given = list(input_range)
-    else:
-        given = [input_range] * count
-    ranges = []
-    for each in given:
-        if len(each) != 2 or not np.all(np.asarray(each[0]) < np.asarray(each[1])):
-            raise ValueError(
-                "Expected `input_range` to be (low, high), low below high. Received: "
-                f"{input_range!r}. It is what the model was trained on, such as (0, 255)."
-            )
-        ranges.append((_as_hashable(each[0]), _as_hashable(each[1])))
-    return tuple(ranges)
-
-
-def _input_names(model: keras.Model, given: Mapping[str, Any]) -> list[str]:
-    structure = models.input_structure(model)
-    names = [each.name for each in keras.tree.flatten(structure)] if structure else sorted(given)
-    if set(names) != set(given):
-        raise ValueError(
-            f"Expected ranges for the inputs {names}. Received: {sorted(given)}. Name each input."
-        )
-    return names
-
-
-def _as_hashable(value: Any) -> Any:
-    return tuple(np.asarray(value, float).tolist()) if np.ndim(value) else float(value)
+def _sole(score: Any, outputs: int) -> Any:
+    """The score in a list of one, as of a model with one output; a unit in a list stays there."""
+    if outputs == 1 and isinstance(score, list | tuple) and len(score) == 1:
+        inner = score[0]
+        return inner if isinstance(inner, Score) or callable(inner) else score
+    return score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -13,9 +14,13 @@ import tensorflow as tf
 from kvis2 import models, scores
 from kvis2.ascent.callbacks import AscentCallback, AscentState
 from kvis2.ascent.loop import AscentLoop
+from kvis2.inspection import activations
 from kvis2.models import Batch
 from kvis2.passes import automatic_rows
 from kvis2.types import Tensors
+
+_HARDLY = 1e-5  # change of a score beside the largest magnitude in its layer
+_LITTLE = 1e-2  # change of a score that makes one look
 
 
 class Ascent:
@@ -51,15 +56,18 @@ class Ascent:
         parameters = self._parameters(starts, count)
         self._states = [self._first_state([p[part] for p in parameters]) for part in parts]
         self._lasts: list[Tensors] = []
+        self._lowest = np.full(count, np.inf, np.float32)
+        self._highest = -self._lowest
 
     def run(self, callbacks: Sequence[AscentCallback]) -> Any:
         """Take all steps, stopping where a callback wants to see them."""
         steps = self._steps
         stops = sorted({s for c in callbacks for s in range(c.every, steps, c.every)} | {steps})
         unseen: dict[int, list[Mapping[str, np.ndarray]]] = {i: [] for i in range(len(callbacks))}
-        for callback in callbacks:
-            callback.on_begin(steps)
-        try:
+        with ExitStack() as stack:
+            for callback in callbacks:
+                callback.on_begin(steps)
+                stack.callback(callback.on_end)
             start = 0
             for stop in stops:
                 losses = self._advance(start, stop)
@@ -69,9 +77,6 @@ class Ascent:
                         callback.on_step(self._seen(stop, steps, unseen[index]))
                         unseen[index] = []
                 start = stop
-        finally:
-            for callback in callbacks:
-                callback.on_end()
         self._warn_of_dead_units()
         count = len(self._method.shapes)
         return self._restored([state[-1 - count : -1] for state in self._states])
@@ -83,14 +88,43 @@ class Ascent:
             np.any([np.any(each, axis=tuple(range(1, each.ndim))) for each in gradients], axis=0)
             for gradients in ([each.numpy() for each in last[count:]] for last in self._lasts)
         ]
-        still = np.flatnonzero(~np.concatenate(moved))
+        still = np.flatnonzero(~np.concatenate(moved) | self._hardly_changed())
         if still.size:
             warnings.warn(
-                f"No gradient reached image {still.tolist()}: the score does not change with it. "
-                "Likely cause: the unit is dead (its weights are zero, or its ReLUs are off "
+                f"No gradient reached image {still.tolist()}: the score does not change with it, "
+                f"or by less than {_HARDLY:g} of what the layer's strongest unit says. Likely "
+                "cause: the unit is dead (its weights are zero or nearly so, or its ReLUs are off "
                 "everywhere). Start from other images with `seed_input`.",
                 stacklevel=4,
             )
+
+    def _hardly_changed(self) -> np.ndarray:
+        """Whether the score of each image, that of a unit, stayed the same over the ascent.
+
+        The same beside the largest magnitude in the layer, so that it does not matter in which
+        unit a model counts; pruned filters have weights of 1e-9 beside others of 1.
+        """
+        spans = self._highest - self._lowest
+        layer = self._caller.layer
+        units = all(
+            isinstance(each, scores.CategoricalScore | scores.UnitsScore)
+            for score in self._scores
+            for each in keras.tree.flatten(score)
+        )
+        # The pass through the layer is made only where the score has changed so little.
+        if self._steps == 1 or layer is None or not units or (spans > _LITTLE).all():
+            return np.zeros(len(spans), bool)
+        settings = self._method.settings
+        count = len(self._method.shapes)
+        responses = activations(
+            self._caller.model,
+            layer,
+            self._restored([last[:count] for last in self._lasts]),
+            pre_activation=settings.pre_activation,
+            call_index=settings.call_index,
+            batch_size=settings.batch_size,
+        )
+        return spans <= _HARDLY * float(np.abs(responses).max())
 
     def _advance(self, start: int, stop: int) -> Mapping[str, np.ndarray]:
         """From step `start` to step `stop`, all chunks of images; the losses measured there."""
@@ -106,6 +140,9 @@ class Ascent:
             histories.append(history.numpy())
         losses = np.concatenate(histories, axis=2)
         self._check(losses, start)
+        measured = losses[:, self._method.terms.index("score")]
+        self._lowest = np.minimum(self._lowest, measured.min(axis=0))
+        self._highest = np.maximum(self._highest, measured.max(axis=0))
         return dict(zip(self._method.terms, np.moveaxis(losses, 1, 0), strict=True))
 
     def _check(self, losses: np.ndarray, start: int) -> None:
@@ -178,6 +215,11 @@ def _starts(method: AscentLoop, batch: Batch | None) -> list[np.ndarray]:
                 "a seed_input."
             )
         return [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
+    if any(each.size == 0 for each in batch.arrays):
+        raise ValueError(
+            "Expected a seed_input with pixels. Received: shapes "
+            f"{[tuple(each.shape) for each in batch.arrays]}. Leave it out for noise."
+        )
     if any(each.dtype.kind != "f" for each in batch.arrays):
         raise ValueError(
             "Expected inputs of floating point numbers, which have a gradient. Received: "

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
@@ -61,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--colormap", default="turbo", help="of the class activation maps")
     parser.add_argument("--random-weights", action="store_true", help="for a keras.applications")
     parser.add_argument("--overwrite", action="store_true", help="make existing files again")
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of a model file, as of its Lambda layers"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -70,49 +76,32 @@ def run(options: argparse.Namespace) -> int:
         options: As `add_arguments` reads them.
 
     Returns:
-        0, or 1 if something could not be made.
+        0, or 1 if something could not be made, or a photograph not be read.
 
     Raises:
         ValueError: If model, photographs or options do not fit together.
     """
-    model, preprocess = load_model(options.model, options.random_weights)
-    shape = _image_shape(model)
-    space = _input_space(options, preprocess, shape[2])
-    gallery = Gallery(options.out, options.model, options.overwrite, _say)
     for path in options.photographs:
-        if not path.exists():
+        if not os.path.lexists(path):
             raise ValueError(f"Expected a picture file. Received: {path}, which is not there.")
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"Expected a folder. Received: --out {options.out}, which is a file.")
+    model, preprocess = load_model(options.model, options.random_weights, trust=options.trust)
+    description = _described(model)
+    base = _subject(options, model, preprocess, description)
+    gallery = Gallery(options.out, options.model, options.overwrite, _say)
+    photographs, unreadable = _readable(options.photographs, base.space)
     artifacts = [
         each
         for each in options.only or ARTIFACTS
-        if each not in options.skip and (options.photographs or each in OF_THE_MODEL)
+        if each not in options.skip and (photographs or each in OF_THE_MODEL)
     ]
-    description = _described(model)
-    effort = QUICK if options.quick else Effort()
-    if options.steps is not None:
-        effort = dataclasses.replace(effort, steps=options.steps)
-    base = Subject(
-        model,
-        space,
-        shape[:2],
-        () if options.label is None else (options.label,),
-        description.maps,
-        effort,
-        options.recipe,
-        options.colormap,
-        tuple(options.layers),
-        names=_class_names(options.names, description.outputs[0].shape[-1] or 0),
-    )
     labels = list(base.labels)
-    for path in options.photographs:
-        subject = dataclasses.replace(
-            base, picture=space.read(path, base.size), original=space.read(path, None)
-        )
-        label = _label(subject.outputs(subject.batch), options.label, description)
-        subject = dataclasses.replace(subject, labels=(label,))
-        labels.append(label)
-        output = subject.output(subject.batch, label)
-        line = f"{path.name}: class {subject.named(label)}, output {output:.3f}"
+    for path in photographs:
+        subject = _of_photograph(base, path, options.label, description)
+        labels.append(subject.label)
+        output = subject.output(subject.batch, subject.label)
+        line = f"{path.name}: class {subject.named(subject.label)}, output {output:.3f}"
         of_photograph = [each for each in artifacts if each not in OF_THE_MODEL]
         name = gallery.contents.name_of(path.resolve())
         gallery.add(name, line, subject, of_photograph)
@@ -123,16 +112,81 @@ def run(options: argparse.Namespace) -> int:
     gallery.write_page()
     failed = f", {gallery.failed} could not be made" if gallery.failed else ""
     _say(f"{len(gallery.contents.entries)} files{failed}: {options.out / 'index.html'}")
-    return 1 if gallery.failed else 0
+    if unreadable:
+        _say(f"{len(unreadable)} of {len(options.photographs)} pictures could not be read:")
+        for sentence in unreadable:
+            _say(f"    {sentence}")
+    return 1 if gallery.failed or unreadable else 0
+
+
+def _subject(
+    options: argparse.Namespace,
+    model: keras.Model,
+    preprocess: Callable[[Any], Any] | None,
+    description: Description,
+) -> Subject:
+    """What all photographs have in common."""
+    shape = _image_shape(model)
+    effort = QUICK if options.quick else Effort()
+    if options.steps is not None:
+        effort = dataclasses.replace(effort, steps=options.steps)
+    return Subject(
+        model,
+        _input_space(options, preprocess, shape[2]),
+        shape[:2],
+        () if options.label is None else (options.label,),
+        description.maps,
+        effort,
+        options.recipe,
+        options.colormap,
+        tuple(options.layers),
+        names=_class_names(options.names, description.outputs[0].shape[-1] or 0),
+    )
+
+
+def _of_photograph(
+    base: Subject, path: Path, asked: int | None, description: Description
+) -> Subject:
+    """A photograph, and the class that is explained of it."""
+    picture, original = base.space.read(path, base.size), base.space.read(path, None)
+    subject = dataclasses.replace(base, picture=picture, original=original)
+    label = _label(subject.outputs(subject.batch), asked, description)
+    return dataclasses.replace(subject, labels=(label,))
+
+
+def _readable(paths: Sequence[Path], space: InputSpace) -> tuple[list[Path], list[str]]:
+    """The photographs that can be read, and a sentence for each of the others.
+
+    Raises:
+        ValueError: If there are photographs, and none can be read.
+    """
+    readable, sentences = [], []
+    for path in paths:
+        try:
+            space.read(path, (1, 1))
+        except ValueError as error:
+            sentences.append(str(error))
+        else:
+            readable.append(path)
+    if sentences and not readable:
+        raise ValueError(" ".join(sentences))
+    for sentence in sentences:
+        _say(f"SKIPPED: {sentence}")
+    return readable, sentences
 
 
 def load_model(
-    name: str, random_weights: bool = False
+    name: str, random_weights: bool = False, *, trust: bool = False
 ) -> tuple[keras.Model, Callable[[Any], Any] | None]:
     """A model from a file or from `keras.applications`, and the preprocessing of the latter.
 
+    Args:
+        name: A .keras or .h5 file, or a name in `keras.applications`.
+        random_weights: Whether a model of `keras.applications` is left untrained.
+        trust: Whether code in the file is run, as of a Lambda layer.
+
     Raises:
-        ValueError: If there is neither such a file nor such a name.
+        ValueError: If there is neither such a file nor such a name, or no model can be loaded.
     """
     factory = getattr(keras.applications, name, None)
     if callable(factory):
@@ -144,7 +198,38 @@ def load_model(
             "Expected a .keras or .h5 file, or the name of a model in keras.applications. "
             f"Received: {name!r}. Give a path that exists, or a name such as VGG16."
         )
-    return keras.saving.load_model(name, compile=False), None
+    if not trust and _holds_code(Path(name)):
+        raise ValueError(
+            f"Expected a model file without code. Received: {name!r}, whose Lambda layers run "
+            "what is written in them. Add --trust if you know where it comes from."
+        )
+    try:
+        return keras.saving.load_model(name, compile=False, safe_mode=not trust), None
+    except Exception as error:  # Keras raises whatever the readers of its formats meet.
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"Expected a .keras or .h5 file with a model. Received: {name!r}, of which Keras says: "
+            f"{said} Save the model anew; a file with code of its own needs --trust."
+        ) from error
+
+
+def _holds_code(path: Path) -> bool:
+    """Whether an HDF5 file has a Lambda layer, which some versions of Keras run unasked."""
+    if not (path.is_file() and h5py.is_hdf5(path)):
+        return False
+    with h5py.File(path, "r") as file:
+        found = file.attrs.get("model_config", "{}")
+    config = json.loads(found if isinstance(found, str) else bytes(found))
+    return _mentions(config, ("Lambda", "__lambda__"))
+
+
+def _mentions(config: Any, classes: tuple[str, ...]) -> bool:
+    if isinstance(config, list):
+        return any(_mentions(each, classes) for each in config)
+    if not isinstance(config, dict):
+        return False
+    named = config.get("class_name") in classes
+    return named or any(_mentions(each, classes) for each in config.values())
 
 
 def _image_shape(model: keras.Model) -> tuple[int, int, int]:
@@ -198,8 +283,8 @@ def _class_names(option: str | None, units: int) -> tuple[str, ...]:
         return ()
     if option == "imagenet":
         names = lookup_imagenet_labels(range(1000))
-    elif Path(option).exists():
-        names = Path(option).read_text(encoding="utf-8").splitlines()
+    elif Path(option).is_file():
+        names = Path(option).read_text(encoding="utf-8", errors="replace").splitlines()
     else:
         raise ValueError(
             f"Expected 'imagenet' or a text file of names. Received: --names {option}."
@@ -226,4 +311,6 @@ def _label(outputs: np.ndarray, asked: int | None, description: Description) -> 
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    """Print a line, whatever a file is called and whatever letters the terminal has."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)

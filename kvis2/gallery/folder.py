@@ -53,6 +53,7 @@ class Gallery:
         self.overwrite = overwrite
         self.failed = 0
         self._say = say
+        self._taken: dict[str, set[str]] = {}
 
     def add(self, section: str, line: str, subject: Subject, artifacts: Sequence[str]) -> None:
         """Make the files of some artefacts, and rewrite the page after each of them.
@@ -64,6 +65,7 @@ class Gallery:
             artifacts: Names in `ARTIFACTS`.
         """
         self.contents.sections[section] = line
+        self._taken[section] = set()
         for number, artifact in enumerate(artifacts, 1):
             self.contents.forget_failures(section, artifact)
             title = f"{section}  {number}/{len(artifacts)}  {artifact}"
@@ -78,7 +80,9 @@ class Gallery:
         self.contents.save(self._record)
         lines = {name: (each.__doc__ or "").partition("\n")[0] for name, each in ARTIFACTS.items()}
         text = page(self.contents, lines)
-        (self.folder / "index.html").write_text(text, encoding="utf-8")
+        with images.written_aside(self.folder / "index.html") as part:
+            # A file may have a name that is no text, which its folder in the gallery has not.
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def _pieces(self, section: str, artifact: str, subject: Subject) -> Iterator[Piece]:
         """The files of an artefact; a failure to list them is one like any other."""
@@ -89,7 +93,7 @@ class Gallery:
 
     def _add(self, section: str, artifact: str, piece: Piece, title: str) -> None:
         """Make one file, unless it exists."""
-        name = f"{section}/{section}_{piece.file}"
+        name = f"{section}/{self._file(section, piece.file)}"
         path = self.folder / name
         if path.exists() and not self.overwrite:
             entry = self.contents.entries.setdefault(name, Entry(section, artifact))
@@ -111,6 +115,14 @@ class Gallery:
         self._say(f"{title}  {piece.file}  {time.perf_counter() - start:.1f} s")
         for note in notes:
             self._say(f"    {note}")
+
+    def _file(self, section: str, file: str) -> str:
+        """The name of a file; two that are the same once cleaned, as of layers, are kept apart."""
+        taken = self._taken.setdefault(section, set())
+        stem, dot, suffix = f"{section}_{file}".rpartition(".")
+        name = images.file_name(stem, dot + suffix, taken=taken)
+        taken.add(images.comparable(name))
+        return name
 
     def _fail(self, section: str, artifact: str, file: str, error: Exception) -> None:
         """Report what could not be made; the others go on."""
@@ -134,13 +146,11 @@ def _with_warnings(make: Callable[[], Made]) -> tuple[Made, list[str]]:
 
 def _write(path: Path, made: Made) -> None:
     """Write a file as a whole: one that was interrupted is not taken for one that is done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"part-of-{path.name}")
-    if isinstance(made.pictures, list):
-        images.save_gif(part, made.pictures, duration_ms=300)
-    else:
-        images.save(part, made.pictures)
-    part.replace(path)
+    with images.written_aside(path) as part:
+        if isinstance(made.pictures, list):
+            images.save_gif(part, made.pictures, duration_ms=300)
+        else:
+            images.save(part, made.pictures)
 
 
 def _plain(values: Any) -> dict[str, Any]:

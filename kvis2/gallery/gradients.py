@@ -17,7 +17,7 @@ from kvis2.explainers import (
     SmoothGrad,
 )
 from kvis2.gallery.pieces import Made, Piece, captioned, in_file, painted
-from kvis2.gallery.subject import Subject, evenly, spread
+from kvis2.gallery.subject import Subject, evenly
 from kvis2.images import Picture, color_picture, gray_picture, negative_picture, positive_picture
 from kvis2.models import GuidedReLU, LinearOutput
 
@@ -170,7 +170,7 @@ def layer_sweep(subject: Subject) -> Iterator[Piece]:
 def filter_sweep(subject: Subject) -> Iterator[Piece]:
     """What excites one filter after the other of a deep layer."""
     path = subject.convolutions(5)[-1]
-    filters = spread(subject.filter_count(path), 4 * subject.effort.frames)
+    filters = subject.filters(path, 4 * subject.effort.frames)
 
     def frames() -> Made:
         gradients = _guided_response(subject, path, filters)

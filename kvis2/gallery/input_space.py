@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from kvis2 import images
 from kvis2.parametrizations import Standardized
 
 
@@ -94,15 +94,13 @@ class InputSpace(NamedTuple):
         return pictures[..., ::-1] if self.blue_first else pictures
 
     def read(self, path: str | PathLike[str], size: tuple[int, int] | None) -> NDArray[np.uint8]:
-        """A picture file as uint8 `(height, width, channels)`, grey or RGB.
+        """A picture file as uint8 `(height, width, channels)`, grey or RGB: see `images.read`.
 
         Args:
-            path: Any file that Pillow reads; transparency is dropped.
-            size: `(height, width)` to resize to, by Lanczos, without keeping the shape; None
-                keeps the file's.
+            path: Any file that Pillow reads.
+            size: `(height, width)` to resize to; None keeps the file's.
+
+        Raises:
+            ValueError: If no picture can be read.
         """
-        with Image.open(path) as file:
-            picture = file.convert("L" if self.channels == 1 else "RGB")
-        if size is not None:
-            picture = picture.resize(size[::-1], Image.Resampling.LANCZOS)
-        return np.array(picture).reshape(picture.height, picture.width, self.channels)
+        return images.read(path, size, channels=self.channels)

@@ -13,7 +13,7 @@ import numpy as np
 from kvis2 import images, presets
 from kvis2.ascent import ActivationMaximization, DeepDream, FeatureInversion, History, Snapshots
 from kvis2.gallery.pieces import Made, Piece, captioned, in_file
-from kvis2.gallery.subject import Subject, spread
+from kvis2.gallery.subject import Subject
 
 
 def filter_images(subject: Subject) -> Iterator[Piece]:
@@ -38,7 +38,7 @@ def filter_images(subject: Subject) -> Iterator[Piece]:
         return Made(picture, {"filters that nothing excites": silent} if silent else {})
 
     for path in subject.convolutions(subject.effort.depths):
-        filters = spread(subject.filter_count(path), subject.effort.filters)
+        filters = subject.filters(path, subject.effort.filters)
         steps = subject.steps(30 if subject.follows_original else 128)
         parameters = {"layer": path, "filters": filters, "steps": steps, "recipe": subject.recipe}
         make = functools.partial(sheet, path, filters, steps)
@@ -88,7 +88,7 @@ def deep_dream(subject: Subject) -> Iterator[Piece]:
         found = dream(filter_, subject.space.encode(photograph[None]))
         return Made(images.grid(list(subject.pictures(found)), margin=0))
 
-    for filter_ in spread(subject.filter_count(path), 2):
+    for filter_ in subject.filters(path, 2):
         parameters = {"layer": path, "filter": filter_, "steps": steps, "recipe": subject.recipe}
         make = functools.partial(dreamt, filter_)
         yield Piece(f"ddream_{in_file(path)}_f{filter_}.png", make, parameters)

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from kvis2 import images
+
+_OWN_NAMES = frozenset({"model", "index.html", "gallery.json"})  # those of the gallery itself
+_LONGEST = 100  # bytes of a section's name, which stands before the names of its files as well
+
 
 @dataclass
 class Entry:
@@ -60,36 +65,52 @@ class Contents:
 
     @classmethod
     def load(cls, path: Path) -> Contents | None:
-        """What was saved at `path`; None if there is nothing."""
+        """What was saved at `path`; None if there is nothing.
+
+        Raises:
+            ValueError: If there is something else.
+        """
         if not path.exists():
             return None
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        saved["entries"] = {name: Entry(**each) for name, each in saved["entries"].items()}
-        saved["failures"] = [Failure(**each) for each in saved["failures"]]
-        return cls(**saved)
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved["entries"] = {name: Entry(**each) for name, each in saved["entries"].items()}
+            saved["failures"] = [Failure(**each) for each in saved["failures"]]
+            return cls(**saved)
+        except (ValueError, TypeError, KeyError, AttributeError, OSError):
+            raise ValueError(
+                f"Expected the record of a gallery. Received: {path}, which is something else, or "
+                "damaged. Remove it, or give another --out."
+            ) from None
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self), indent=1, default=str), encoding="utf-8")
-        part.replace(path)
+        with images.written_aside(path) as part:
+            part.write_text(json.dumps(asdict(self), indent=1, default=str), encoding="utf-8")
 
     def name_of(self, source: Path) -> str:
-        """A name for a photograph that no other file of the same stem has."""
+        """The name of a photograph's section, and of its folder in the gallery.
+
+        It is a name that every file system takes, and neither that of another photograph nor of
+        another file of the gallery.
+        """
         known = {path: name for name, path in self.sources.items()}
-        if str(source) in known:
-            return known[str(source)]
-        number, name = 1, source.stem
-        while name in self.sources or name == "model":
-            number += 1
-            name = f"{source.stem}_{number}"
+        name = known.get(str(source), "")
+        # A record may come from elsewhere: what it says must not lead out of the folder.
+        if name and name == images.file_name(name, taken=_OWN_NAMES, longest=_LONGEST):
+            return name
+        self.sources.pop(name, None)
+        taken = {*map(images.comparable, self.sources), *_OWN_NAMES}
+        name = images.file_name(source.stem, taken=taken, longest=_LONGEST)
         self.sources[name] = str(source)
         return name
 
     def forget_missing(self, folder: Path) -> None:
         """Drop the files that are no longer in the folder."""
         self.entries = {
-            name: entry for name, entry in self.entries.items() if (folder / name).exists()
+            name: entry
+            for name, entry in self.entries.items()
+            if ".." not in Path(name).parts and (folder / name).exists()
         }
 
     def forget_failures(self, section: str, artifact: str) -> None:

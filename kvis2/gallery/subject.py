@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kvis2 import models
 from kvis2.gallery.input_space import InputSpace
-from kvis2.inspection import Map
+from kvis2.inspection import Map, kernels
 from kvis2.parametrizations import Fourier, Standardized
 from kvis2.scores import LayerScore
 
@@ -137,6 +137,21 @@ class Subject:
                 f"'{path}'. Choose among {', '.join(each.layer for each in self.maps[-8:])}."
             )
         return channels
+
+    def filters(self, path: str, count: int) -> list[int]:
+        """At most `count` filters of a layer, evenly spread over those that are alive.
+
+        A filter is dead whose kernel is less than 1e-5 of the longest in the layer; if all are,
+        and of a layer without kernels, each counts as alive.
+        """
+        total = self.filter_count(path)
+        alive = list(range(total))
+        if hasattr(self.layer(path), "kernel") or hasattr(self.layer(path), "depthwise_kernel"):
+            values = kernels(self.layer(path))
+            lengths = np.linalg.norm(values.reshape(len(values), -1), axis=1)
+            if len(lengths) == total and lengths.max() > 0:
+                alive = np.flatnonzero(lengths > 1e-5 * lengths.max()).tolist()
+        return [alive[place] for place in spread(len(alive), count)]
 
     def response(self, path: str, filters: int | Sequence[int]) -> LayerScore:
         """The response of filters, before the activation that is fused into their layer."""

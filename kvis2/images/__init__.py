@@ -5,6 +5,7 @@ Everything here takes and returns plain arrays; no model is involved. Pictures a
 
 from kvis2.images.colors import Picture, color_table, colorize, displayable, normalize, overlay
 from kvis2.images.drawing import LINE, WHITE, Color, captioned, resize, write
+from kvis2.images.files import comparable, file_name, written_aside
 from kvis2.images.gradients import (
     color_picture,
     gray_picture,
@@ -13,6 +14,7 @@ from kvis2.images.gradients import (
     relevance_picture,
 )
 from kvis2.images.panels import ClassNames, class_name, panel
+from kvis2.images.reading import read
 from kvis2.images.sequences import at_least_one, columns_of, montage, signal
 from kvis2.images.sheets import grid, notebook_figure, save, save_gif, show, strip
 
@@ -29,7 +31,9 @@ __all__ = [
     "color_table",
     "colorize",
     "columns_of",
+    "comparable",
     "displayable",
+    "file_name",
     "gray_picture",
     "grid",
     "montage",
@@ -39,6 +43,7 @@ __all__ = [
     "overlay",
     "panel",
     "positive_picture",
+    "read",
     "relevance_picture",
     "resize",
     "save",
@@ -47,4 +52,5 @@ __all__ = [
     "signal",
     "strip",
     "write",
+    "written_aside",
 ]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from kvis2.images.colors import Picture, rgb
+from kvis2.images.fonts import drawable
+from kvis2.images.fonts import font_for as _font
 
 Color: TypeAlias = tuple[int, int, int]
 
@@ -24,11 +25,9 @@ BLUE: Color = (66, 110, 180)
 GREEN: Color = (27, 128, 62)
 RED: Color = (205, 40, 40)
 
-_FONT_SIZE = 13  # pixels
 LINE = 18  # height of a line of text, pixels
 _BASELINE = 13  # of a line of text, pixels from its top
 MARGIN = 4  # pixels
-_PLAIN = frozenset(map(chr, range(32, 127))) | set("…·°±«»©™")
 _BLOCKY = 16  # images of at most so many pixels a side grow as squares: smooth, they are a blur
 
 
@@ -89,7 +88,7 @@ def _lettering(text: str, width: int) -> Image.Image:
 
 def fitting(text: str, width: int) -> str:
     """Make `text` one printable line of at most `width` pixels, its end cut with an ellipsis."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = drawable(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
     font = _font(text)
     if font.getlength(text) <= width:
         return text
@@ -100,25 +99,6 @@ def fitting(text: str, width: int) -> str:
         key=lambda end: float(font.getlength(text[:end].rstrip() + "…")),
     )
     return text[:cut].rstrip() + "…"
-
-
-def _font(text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    # Pillow's own font has little more than ASCII; matplotlib carries one with accents, Greek
-    # and Cyrillic. What neither has is drawn as an empty square.
-    return _plain_font() if set(text) <= _PLAIN else _wide_font()
-
-
-@lru_cache(maxsize=1)
-def _plain_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=_FONT_SIZE)
-
-
-@lru_cache(maxsize=1)
-def _wide_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    import matplotlib  # here, so that importing kvis2 stays fast
-
-    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(font, _FONT_SIZE - 1) if font.exists() else _plain_font()
 
 
 def checked_boxes(box: ArrayLike, width: int, height: int) -> NDArray[np.float64]:

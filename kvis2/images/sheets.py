@@ -26,6 +26,7 @@ from kvis2.images.colors import (
     rgb,
 )
 from kvis2.images.drawing import captioned, resize
+from kvis2.images.files import written_aside
 from kvis2.images.panels import panel
 from kvis2.images.sequences import columns_of, montage, signal
 
@@ -119,7 +120,7 @@ def strip(
 
 
 def save(path: str | PathLike[str], image: ArrayLike) -> Path:
-    """Write one picture to a file; its folder is made where missing.
+    """Write one picture to a file, as a whole; its folder is made where missing.
 
     Args:
         path: ends in ".png", or another suffix of Pillow's for a still picture.
@@ -143,8 +144,8 @@ def save(path: str | PathLike[str], image: ArrayLike) -> Path:
             f"Expected a file name that ends in .png, .jpg or another suffix of Pillow's. "
             f"Received: {path.name!r}. Add .png."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    with written_aside(path) as part:
+        picture.save(part)
     return path
 
 
@@ -200,8 +201,8 @@ def save_gif(
         Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
         for picture in pictures
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration_ms, loop=0)
+    with written_aside(path) as part:
+        frames[0].save(part, save_all=True, append_images=frames[1:], duration=duration_ms, loop=0)
     return path
 
 

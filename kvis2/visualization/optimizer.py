@@ -46,6 +46,12 @@ class Optimizer:
         compat: "keras-vis" for the numbers of the original: one norm for the whole batch, and the
             image one step after the best for the best.
 
+    Attributes:
+        input_tensor: The symbolic input.
+        input_range: Lowest and highest value of the input.
+        wrt_tensor: What is differentiated by.
+        wrt_tensor_is_input_tensor: Whether that is the input, which is then optimised.
+
     Raises:
         ValueError: If no loss has a weight, or one does not depend on the input.
 
@@ -81,6 +87,8 @@ class Optimizer:
         model, self._scores, self.names = LossModel.of(self.input_tensor, losses)
         watched = watching(wrt_tensor, self.input_tensor, model)
         self.optimizes_input = not watched
+        self.wrt_tensor = wrt_tensor if watched else self.input_tensor
+        self.wrt_tensor_is_input_tensor = self.optimizes_input
         self._evaluation = Evaluation(
             model,
             norm_grads=norm_grads,
