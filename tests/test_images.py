@@ -494,6 +494,23 @@ def test_signal_line_rises_with_the_values():
 # grid, strip, files, figure
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("shape", [(0, 8, 3), (8, 0), (0, 0, 3)])
+def test_pictures_without_pixels_are_refused(tmp_path, dtype, shape):
+    empty = np.zeros(shape, dtype)
+    for call in (
+        lambda: images.grid([empty]),
+        lambda: images.resize(empty, 10),
+        lambda: images.captioned(empty, "x"),
+        lambda: images.save(tmp_path / "a.png", empty),
+        lambda: images.save_gif(tmp_path / "a.gif", [empty]),
+        lambda: images.panel(empty, np.zeros(shape[:2])),
+    ):
+        with pytest.raises(ValueError, match="Expected at least one image"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
 def test_grid_places_pictures_in_rows():
     pictures = [np.full((2, 3), level, np.uint8) for level in range(1, 6)]
     shown = images.grid(pictures, columns=2, margin=1)

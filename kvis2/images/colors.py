@@ -165,6 +165,11 @@ def rgb(image: ArrayLike, display: Display | None = None) -> Picture:
     The rules are those of `displayable`, for an image that stands alone.
     """
     image = np.asarray(image)
+    if image.size == 0:
+        raise ValueError(
+            f"Expected at least one image with pixels. Received: shape {image.shape}. Check what "
+            "was selected or cut out."
+        )
     if display is None and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         return image
     if image.ndim not in (2, 3):
