@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from kvis2 import tf_keras_vis
+from kvis2 import models, tf_keras_vis
+from kvis2.callbacks.cards import cards_of, explained_classes
 from kvis2.callbacks.pictures import Observation, PictureLogger, check_choice
 from kvis2.callbacks.predictions import Explained, as_probabilities, explained_by
 from kvis2.callbacks.probe_images import (
@@ -21,11 +23,12 @@ from kvis2.callbacks.probe_images import (
     shown_inputs,
     take_probes,
 )
+from kvis2.callbacks.tab import TabCards, TabSummary
 from kvis2.callbacks.writers import Picture
-from kvis2.explainers import Explainer, GradCAM, Saliency
+from kvis2.explainers import Explainer, FullGrad, GradCAM, Saliency
 from kvis2.images import ClassNames, normalize, overlay, panel
 from kvis2.localization import Boxes, box_masks, energy_in_box, pointing_game
-from kvis2.passes import Predicted, Prediction
+from kvis2.passes import Predicted, Prediction, resize
 from kvis2.types import LayerReference
 
 ExplainerFactory: TypeAlias = Callable[..., Any]
@@ -96,6 +99,8 @@ class ExplanationLogger(PictureLogger):
 
     explainer: Any
     _forward: Callable[[np.ndarray], Any] | None
+
+    _cards: TabCards | None
 
     def __init__(
         self,
@@ -186,7 +191,28 @@ class ExplanationLogger(PictureLogger):
             for index in drawn
             for row, name in enumerate(self._names)
         ]
-        return Observation(pictures, self._localization(tag, looked.maps[drawn[0]]))
+        scalars = self._localization(tag, looked.maps[drawn[0]])
+        return Observation(pictures, scalars, self._tab(tag, drawn[0], looked))
+
+    def _tab(self, tag: str, index: int, looked: Looked) -> list[TabSummary]:
+        """What the Explanations tab shows of the first input that can be drawn."""
+        maps, raw = looked.maps[index], looked.raw[index]
+        assert maps is not None
+        assert raw is not None
+        if maps.ndim > 4:
+            return []
+        if self._cards is None:
+            boxes = self.boxes
+            labels = looked.explained.labels
+            cards = cards_of(self._names, self._shown[index], maps, labels, boxes)
+            layer = getattr(getattr(self.explainer, "layer", None), "name", None)
+            names = self.class_names
+            self._cards = TabCards(tag, cards, class_names=names, layer=layer, top_k=self.top_k)
+        heat = None if self.boxes is None else energy_in_box(maps, self.boxes)
+        explained = explained_classes(looked.explained, looked.probabilities, self._count)
+        return self._cards.summaries(
+            raw, probabilities=looked.probabilities, explained=explained, heat_in_box=heat
+        )
 
     def _tag_of(self, tag: str, index: int, drawn: Sequence[int], name: str) -> str:
         inputs = sorted(self.images) if isinstance(self.images, Mapping) else None
@@ -201,8 +227,13 @@ class ExplanationLogger(PictureLogger):
         model = model if isinstance(model, keras.Model) else self.model
         explained = explained_by(model, self.score, self.labels)
         if isinstance(self.explainer, Explainer):
-            maps, predicted = self.explainer.with_predictions(explained.score, self.images)
+            raw, predicted = _at_layer(self.explainer).with_predictions(
+                explained.score, self.images
+            )
             probabilities = _probabilities(predicted, explained.output)
+            found = self._checked(raw)
+            maps = [self._finished(each, i) for i, each in enumerate(found)]
+            return Looked(maps, probabilities, explained, found)
         else:
             if probabilities is None:
                 predicted = Prediction(model, batch_size=self.batch_size).of(self.images)
@@ -210,8 +241,30 @@ class ExplanationLogger(PictureLogger):
             score = explained.score
             if tf_keras_vis.is_one(self.explainer):
                 score = tf_keras_vis.score_for(score, probabilities)
-            maps = self.explainer(score, self.images)
-        return Looked(self._checked(maps), probabilities, explained)
+            found = self._checked(self.explainer(score, self.images))
+        maps = [None if each is None else _scaled(each) for each in found]
+        return Looked(maps, probabilities, explained, found)
+
+    def _finished(self, raw: np.ndarray | None, index: int) -> np.ndarray | None:
+        """A raw map of the layer as the explainer gives it: at the input's size, and scaled."""
+        if raw is None:
+            return None
+        assert isinstance(self.explainer, Explainer)
+        settings, size = self.explainer.settings, self._size_of(index, raw.ndim - 1)
+        if settings.resize and size is not None and raw.shape[1:] != size:
+            raw = np.asarray(resize(tf.constant(raw), list(size)))
+        return _scaled(normalize(raw, settings.normalize))  # type: ignore[arg-type]
+
+    def _size_of(self, index: int, rank: int) -> tuple[int, ...] | None:
+        """The size of an input along `rank` spatial axes; None if it has not so many."""
+        shape = _flattened_shapes(self.images)[index][1:]
+        if len(shape) == rank:
+            return shape
+        if len(shape) != rank + 1:
+            return None
+        assert isinstance(self.explainer, Explainer)
+        first = models.data_format(self.explainer.model) == "channels_first"
+        return shape[1:] if first else shape[:-1]
 
     def _checked(self, maps: Any) -> list[np.ndarray | None]:
         """The maps of the flat inputs, scaled where the explainer does not."""
@@ -226,7 +279,7 @@ class ExplanationLogger(PictureLogger):
                     f"{self._count} images. Received: shape {array.shape}. Explain inputs, and "
                     "leave resize=True."
                 )
-            found.append(None if array is None else _scaled(array))
+            found.append(array)
         return found
 
     def _picture(self, row: int, tag: str, index: int, looked: Looked) -> Picture:
@@ -261,10 +314,11 @@ class ExplanationLogger(PictureLogger):
     def _reset(self) -> None:
         super()._reset()
         self.explainer = None
+        self._cards = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the explainer as well."""
-        return {**super().__getstate__(), "explainer": None}
+        """Leave out the explainer and the cards as well."""
+        return {**super().__getstate__(), "explainer": None, "_cards": None}
 
     def _options_of(self, explainer: ExplainerFactory) -> dict[str, Any]:
         """Return the options that the explainer takes, among those that the logger has."""
@@ -290,11 +344,19 @@ class ExplanationLogger(PictureLogger):
 
 
 class Looked(NamedTuple):
-    """What a logger saw of the probe images: maps by flat input, probabilities, and of what."""
+    """What a logger saw of the probe images.
+
+    Attributes:
+        maps: For each flat input its maps as they are drawn, or None.
+        probabilities: `(batch, classes)`, or None.
+        explained: What was explained.
+        raw: The maps as the method computes them, at the grid of their layer where it has one.
+    """
 
     maps: list[np.ndarray | None]
     probabilities: np.ndarray | None
     explained: Explained
+    raw: list[np.ndarray | None]
 
 
 def _probabilities(predicted: Predicted, output: int) -> np.ndarray | None:
@@ -302,6 +364,19 @@ def _probabilities(predicted: Predicted, output: int) -> np.ndarray | None:
         return None
     values = np.asarray(predicted.outputs[output], np.float32)
     return as_probabilities(values, predicted.meanings[output])
+
+
+def _at_layer(explainer: Explainer) -> Explainer:
+    """The explainer that gives raw maps of a layer's own grid, where it can."""
+    if getattr(explainer, "layers", None) is not None and not isinstance(explainer, FullGrad):
+        return explainer.with_settings(normalize=False)  # Fused at the size of the input.
+    return explainer.with_settings(resize=False, normalize=False)
+
+
+def _flattened_shapes(images: Any) -> list[tuple[int, ...]]:
+    if isinstance(images, Mapping):
+        return [images[name].shape for name in sorted(images)]
+    return [each.shape for each in images] if isinstance(images, list) else [images.shape]
 
 
 def _scaled(maps: np.ndarray) -> np.ndarray:

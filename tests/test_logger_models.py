@@ -1,15 +1,20 @@
 """Loggers of models that people train: logits, regressions, several inputs and outputs, parts."""
 
+import io
+import json
 import random
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import kvis2
 from kvis2 import GradCAM, Saliency
 from kvis2.callbacks import CamLogger, ExplanationLogger, SaliencyLogger
+from kvis2.localization import energy_in_box
 
 L = keras.layers
 SHAPE = (16, 12, 3)
@@ -27,8 +32,7 @@ def features():
 
 
 def looked(logger):
-    maps, probabilities, explained = logger._look()
-    return maps, probabilities, explained
+    return logger._look()[:3]
 
 
 def test_a_logit_head_is_logged_as_two_classes(tmp_path):
@@ -197,3 +201,51 @@ def test_the_global_random_generators_are_left_as_they_were(tmp_path, draws):
     model.fit(X, np.arange(16) % 3, shuffle=False, verbose=0, callbacks=[logger])
     np.testing.assert_array_equal(np.random.rand(2), expected[0])  # noqa: NPY002
     assert random.random() == expected[1]
+
+
+def tab_records(folder):
+    """The records of the Explanations tab by tag: lists of (step, blobs)."""
+    found = {}
+    for file in Path(folder).rglob("*tfevents*"):
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for each in event.summary.value:
+                if each.metadata.plugin_data.plugin_name == "kvis2":
+                    blobs = list(tf.make_ndarray(each.tensor))
+                    found.setdefault(each.tag, []).append((event.step, blobs))
+    return found
+
+
+def test_the_tab_gets_each_photograph_once_and_the_maps_of_the_layer_at_every_step(tmp_path):
+    inputs, x = features()
+    model = keras.Model(inputs, L.Dense(3, activation="softmax")(x))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    labels = np.arange(4) % 3
+    boxes = [[2, 2, 8, 8]] * 4
+    logger = CamLogger(tmp_path, X[:4], labels, boxes=boxes, every=1, on_error="raise")
+    model.fit(X, np.arange(16) % 3, epochs=3, verbose=0, callbacks=[logger])
+    records = tab_records(tmp_path)
+    assert [step for step, _ in records["GradCAM/maps"]] == [0, 1, 2]
+    ((_, probes),) = records["GradCAM/probes"]
+    said = json.loads(probes[0])
+    assert [card["label"] for card in said["cards"]] == labels.tolist()
+    assert [card["size"] for card in said["cards"]] == [[16, 12]] * 4
+    drawn = np.asarray(Image.open(io.BytesIO(probes[1])), np.float32)
+    grey = drawn.mean(axis=2).ravel(), X[0].mean(axis=2).ravel()
+    assert np.corrcoef(*grey)[0, 1] > 0.95  # Lossy, of noise.
+
+    _, (header, numbers, quantized) = records["GradCAM/maps"][-1]
+    header = json.loads(header)
+    assert header["layer"] == "conv"
+    raw = GradCAM(model, resize=False, normalize=False)(labels.tolist(), X[:4])
+    assert tuple(header["grid"]) == raw.shape[1:] == (14, 10)
+    columns = {
+        name: np.frombuffer(numbers, f"<{kind}4", 4, offset=16 * place)
+        for place, (name, kind) in enumerate(header["columns"])
+    }
+    cells = np.frombuffer(quantized, np.uint8).reshape(raw.shape).astype(np.float32)
+    low, high = columns["low"][:, None, None], columns["high"][:, None, None]
+    np.testing.assert_allclose(low + (high - low) * cells / 255, raw, atol=float(raw.max()) / 250)
+    np.testing.assert_array_equal(columns["explained"], labels)
+    heat = energy_in_box(logger.explain(), boxes)
+    np.testing.assert_allclose(columns["heat_in_box"], heat, atol=1e-5)

@@ -165,9 +165,9 @@ class Method(Traced):
         self._calls = _Calls()
 
     def with_settings(self: M, **changed: Any) -> M:
-        """A copy of this method with other settings; its calls are its own."""
+        """A copy of this method with other settings, whose calls are remembered here as well."""
         copied = copy.copy(self)
-        copied._look_as(self, **changed)
+        copied.settings = replace(self.settings, **changed)
         return copied
 
     def compute(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[Any]:
