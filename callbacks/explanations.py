@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from kvis2 import models, tf_keras_vis
 from kvis2.callbacks.cards import cards_of, explained_classes
+from kvis2.callbacks.looked import Looked, at_layer, probabilities_of, scaled, shapes_of
 from kvis2.callbacks.pictures import Observation, PictureLogger, check_choice
-from kvis2.callbacks.predictions import Explained, as_probabilities, explained_by
+from kvis2.callbacks.predictions import explained_by
 from kvis2.callbacks.probe_images import (
     MOST_PROBES,
     class_labels,
@@ -25,10 +26,10 @@ from kvis2.callbacks.probe_images import (
 )
 from kvis2.callbacks.tab import TabCards, TabSummary
 from kvis2.callbacks.writers import Picture
-from kvis2.explainers import Explainer, FullGrad, GradCAM, Saliency
+from kvis2.explainers import Explainer, GradCAM, Saliency
 from kvis2.images import ClassNames, normalize, overlay, panel
 from kvis2.localization import Boxes, box_masks, energy_in_box, pointing_game
-from kvis2.passes import Predicted, Prediction, resize
+from kvis2.passes import Prediction, resize
 from kvis2.types import LayerReference
 
 ExplainerFactory: TypeAlias = Callable[..., Any]
@@ -227,22 +228,20 @@ class ExplanationLogger(PictureLogger):
         model = model if isinstance(model, keras.Model) else self.model
         explained = explained_by(model, self.score, self.labels)
         if isinstance(self.explainer, Explainer):
-            raw, predicted = _at_layer(self.explainer).with_predictions(
-                explained.score, self.images
-            )
-            probabilities = _probabilities(predicted, explained.output)
+            raw, predicted = at_layer(self.explainer).with_predictions(explained.score, self.images)
+            probabilities = probabilities_of(predicted, explained.output)
             found = self._checked(raw)
             maps = [self._finished(each, i) for i, each in enumerate(found)]
             return Looked(maps, probabilities, explained, found)
         else:
             if probabilities is None:
                 predicted = Prediction(model, batch_size=self.batch_size).of(self.images)
-                probabilities = _probabilities(predicted, explained.output)
+                probabilities = probabilities_of(predicted, explained.output)
             score = explained.score
             if tf_keras_vis.is_one(self.explainer):
                 score = tf_keras_vis.score_for(score, probabilities)
             found = self._checked(self.explainer(score, self.images))
-        maps = [None if each is None else _scaled(each) for each in found]
+        maps = [None if each is None else scaled(each) for each in found]
         return Looked(maps, probabilities, explained, found)
 
     def _finished(self, raw: np.ndarray | None, index: int) -> np.ndarray | None:
@@ -253,11 +252,11 @@ class ExplanationLogger(PictureLogger):
         settings, size = self.explainer.settings, self._size_of(index, raw.ndim - 1)
         if settings.resize and size is not None and raw.shape[1:] != size:
             raw = np.asarray(resize(tf.constant(raw), list(size)))
-        return _scaled(normalize(raw, settings.normalize))  # type: ignore[arg-type]
+        return scaled(normalize(raw, settings.normalize))  # type: ignore[arg-type]
 
     def _size_of(self, index: int, rank: int) -> tuple[int, ...] | None:
         """The size of an input along `rank` spatial axes; None if it has not so many."""
-        shape = _flattened_shapes(self.images)[index][1:]
+        shape = shapes_of(self.images)[index][1:]
         if len(shape) == rank:
             return shape
         if len(shape) != rank + 1:
@@ -341,46 +340,6 @@ class ExplanationLogger(PictureLogger):
             raise ValueError("Expected an image to have boxes. Received: inputs without any.")
         box_masks(kept, self._count, *self._shown[min(self._shown)].shape[1:3])
         return kept
-
-
-class Looked(NamedTuple):
-    """What a logger saw of the probe images.
-
-    Attributes:
-        maps: For each flat input its maps as they are drawn, or None.
-        probabilities: `(batch, classes)`, or None.
-        explained: What was explained.
-        raw: The maps as the method computes them, at the grid of their layer where it has one.
-    """
-
-    maps: list[np.ndarray | None]
-    probabilities: np.ndarray | None
-    explained: Explained
-    raw: list[np.ndarray | None]
-
-
-def _probabilities(predicted: Predicted, output: int) -> np.ndarray | None:
-    if output >= len(predicted.outputs):
-        return None
-    values = np.asarray(predicted.outputs[output], np.float32)
-    return as_probabilities(values, predicted.meanings[output])
-
-
-def _at_layer(explainer: Explainer) -> Explainer:
-    """The explainer that gives raw maps of a layer's own grid, where it can."""
-    if getattr(explainer, "layers", None) is not None and not isinstance(explainer, FullGrad):
-        return explainer.with_settings(normalize=False)  # Fused at the size of the input.
-    return explainer.with_settings(resize=False, normalize=False)
-
-
-def _flattened_shapes(images: Any) -> list[tuple[int, ...]]:
-    if isinstance(images, Mapping):
-        return [images[name].shape for name in sorted(images)]
-    return [each.shape for each in images] if isinstance(images, list) else [images.shape]
-
-
-def _scaled(maps: np.ndarray) -> np.ndarray:
-    return normalize(maps) if np.abs(maps).max() > 1 else maps
 
 
 class CamLogger(ExplanationLogger):

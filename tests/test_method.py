@@ -1,10 +1,16 @@
 """What all that runs a model shares: one pass, declared settings, reports, kept passes."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from explainers import EXPLAINERS, public_explainers
 
 import kvis2
+import kvis2.callbacks
+import kvis2.metrics
 from kvis2.inspection.feature_maps import Features
 from kvis2.models import (
     ActivationKind,
@@ -267,3 +273,44 @@ def test_an_affine_layer_of_ones_own_gets_the_rules_of_dense_ones(images, monkey
     register_affine(Linear)
     found = kvis2.LRP(model, composite, normalize=False)(1, images)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+# -- a recipe of CONTRIBUTING, walked -------------------------------------------------------------
+
+
+class MeanCAM(kvis2.ClassActivationMap):
+    """A toy: `map = max(0, mean_k A_k)`."""
+
+    def weights(self, trace):
+        return tf.ones_like(trace.activations) / tf.cast(
+            tf.shape(trace.activations)[-1], tf.float32
+        )
+
+
+def test_a_class_activation_map_of_ones_own_works_in_every_place_that_takes_one(
+    small_model, images, tmp_path
+):
+    expected = np.maximum(kvis2.activations(small_model, "late", images).mean(axis=-1), 0)
+    found = MeanCAM(small_model, resize=False, normalize=False)(1, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # Batches, layers, fusion, normalisation, wrappers.
+    one = MeanCAM(small_model, batch_size=2)(1, images)
+    np.testing.assert_allclose(one, MeanCAM(small_model)(1, images), atol=1e-6)
+    assert MeanCAM(small_model, layers=["early", "late"])(1, images).shape == (5, 16, 12)
+    assert kvis2.SmoothGrad(MeanCAM(small_model), samples=2)(1, images).max() == 1
+    # The loggers and the measures.
+    small_model.compile("sgd", "sparse_categorical_crossentropy")
+    logger = kvis2.callbacks.CamLogger(tmp_path, images, explainer=MeanCAM, on_error="raise")
+    small_model.fit(images, np.arange(5) % 4, verbose=0, callbacks=[logger])
+    assert next(p.tag for p in logger.observe(1).pictures) == "MeanCAM/00"
+    drop = kvis2.metrics.AverageDrop(small_model)(1, images, MeanCAM(small_model)(1, images))
+    assert drop.shape == (5,)
+    # What forces a public explainer to be listed everywhere.
+    assert set(EXPLAINERS) == public_explainers()
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    methods = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    matrix = (Path(__file__).parents[1] / "docs" / "model_matrix.md").read_text(encoding="utf-8")
+    for name in public_explainers():
+        assert f"`{name}`" in readme or f"`{name}(" in readme, name
+        assert name in methods, name
+        assert name in matrix, name

@@ -1,4 +1,7 @@
-"""Class activation maps: a weighting of the activations of one layer, and nothing else."""
+"""Class activation maps: a weighting of the activations of one layer, and nothing else.
+
+This file is longer than others: every weighting stands in one place, to be read side by side.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 A rule sees one call of one layer as a `Step` and says how the relevance `R_k` of its output is
 shared among its inputs, `R_j`. All rules for layers with weights are one formula: the shares
 `x_j w_jk`, for inputs `x` and weights `w` that the rule chooses, over their sum.
+
+This file is longer than others: the rules are one family, and share one formula.
 """
 
 from __future__ import annotations

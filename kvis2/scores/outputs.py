@@ -4,6 +4,8 @@ A score is a function of one model output, `(batch, ..., units) -> (batch,)`. Wh
 score needs to know of each sample (its class, its target) is held in NumPy attributes whose
 first axis is the batch (see `kvis2.traced`): they are sliced with the batch and fed to the compiled
 pass as tensors, so that another class is not another trace.
+
+This file is longer than others: all scores of outputs stand in one place.
 """
 
 from __future__ import annotations
