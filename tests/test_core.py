@@ -102,6 +102,10 @@ def test_random_state_and_layer_seeds_are_untouched(images):
     keras.utils.set_random_seed(1)
     expected = drawn()
     keras.utils.set_random_seed(1)
+    tf.function(lambda x: model(x, training=False))(images)
+    if drawn() != expected:  # Keras 3.3
+        pytest.skip("a RandomFlip of this Keras draws from the global generator at inference too")
+    keras.utils.set_random_seed(1)
     for explainer in (*EXPLAINERS, lambda m: Saliency(m, smooth_samples=4, seed=None)):
         explainer(model)(None, images)
     assert drawn() == expected

@@ -105,7 +105,7 @@ def test_an_average_of_sigmoid_models_is_two_classes(images):
 def test_a_softmax_in_a_function_or_a_saved_model_is_told(images):
     model = head(3, activation="softmax")
     folder = tempfile.mkdtemp()
-    model.export(folder, verbose=False)
+    model.export(folder)
     inputs = keras.Input((16, 12, 3))
     saved = keras.Model(inputs, keras.layers.TFSMLayer(folder, call_endpoint="serve")(inputs))
     with pytest.warns(UserWarning, match=r"a softmax followed by .*the end of a tf.function"):
