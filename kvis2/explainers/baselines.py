@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kvis2.explainers.saliency import gradients_of
 from kvis2.models import Batch
-from kvis2.passes import Probe, as_rows, blur, repeated
+from kvis2.passes import Probe, as_rows, blurred, repeated
 from kvis2.traced import Traced
 from kvis2.types import Tensors
 
@@ -43,16 +43,13 @@ class Baselines(Traced):
     def of(self, index: int, flat: Tensors, probe: Probe) -> tf.Tensor:
         """All baselines of one flat input, float32 `(count or 1, batch or 1, ...)`."""
         inputs = flat[index]
-        values = tf.cast(inputs, tf.float32)
         if self.blurs and inputs.dtype.is_integer and inputs.dtype != tf.uint8:
             raise ValueError(
                 f"Expected an image to blur. Received: {inputs.dtype.name} tokens. Give the "
                 "baseline as a token that says nothing, such as 0 for padding."
             )
         if self.blurs:
-            axes = probe.input_space(flat, index)
-            longest = tf.reduce_max(tf.gather(tf.shape(inputs), list(axes)))
-            return blur(values, tf.cast(longest, tf.float32) / 20.0, axes)[None]
+            return blurred(inputs, probe.input_space(flat, index))[None]
         if self.arrays is not None:
             return tf.cast(self.arrays[index], tf.float32)[:, None]
         assert self.levels is not None

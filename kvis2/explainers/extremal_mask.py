@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -118,22 +119,13 @@ class ExtremalMask(Perturbation):
             progress = tf.cast(number, tf.float32) / self.steps
             weighted = functools.partial(objective, weight=self.weight * progress)
             _, (gradient,) = probe.gradients(weighted, [grid])
-            first = 0.9 * moments[0] + 0.1 * gradient
-            # One magnitude for the whole mask: with one for each cell, as in Adam, a corner that
-            # hardly matters would move as fast as the object.
-            cells = list(range(1, gradient.shape.rank))
-            magnitude = tf.reduce_mean(tf.square(gradient), cells, keepdims=True)
-            second = 0.999 * moments[1] + 0.001 * magnitude
-            time = tf.cast(number + 1, tf.float32)
-            unbiased = second / (1.0 - 0.999**time)
-            move = first / (1.0 - 0.9**time) / (tf.sqrt(unbiased) + 1e-8)
-            grid = grid + self.learning_rate * (1.0 - progress) * move
-            grid = tf.clip_by_value(grid, 0.0, 1.0)
+            move, *kept = _adam_move(gradient, number, moments)
+            grid = tf.clip_by_value(grid + self.learning_rate * (1.0 - progress) * move, 0.0, 1.0)
             done = number + 1
             if self.settings.verbose:
                 with tf.control_dependencies([grid]):
                     done = reported(done, self.steps)
-            return done, grid, first, second
+            return done, grid, *kept
 
         shape = [tf.shape(image)[0], *[self.cells] * len(axes)]
         zeros = tf.ensure_shape(tf.zeros(shape), [None, *[self.cells] * len(axes)])
@@ -148,3 +140,18 @@ class ExtremalMask(Perturbation):
 def _sorted_target(count: int, area: tf.Tensor) -> tf.Tensor:
     """`count` values in ascending order, zeros and then ones, of which `area` are ones."""
     return tf.cast(tf.range(count) >= count - tf.cast(tf.round(area * count), tf.int32), tf.float32)
+
+
+def _adam_move(
+    gradient: tf.Tensor, number: tf.Tensor, moments: Sequence[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The direction of a step of Adam, and its two moments, with one magnitude for all cells.
+
+    With one for each cell a corner that hardly matters would move as fast as the object.
+    """
+    first = 0.9 * moments[0] + 0.1 * gradient
+    cells = list(range(1, gradient.shape.rank))
+    second = 0.999 * moments[1] + 0.001 * tf.reduce_mean(tf.square(gradient), cells, keepdims=True)
+    time = tf.cast(number + 1, tf.float32)
+    move = first / (1.0 - 0.9**time) / (tf.sqrt(second / (1.0 - 0.999**time)) + 1e-8)
+    return move, first, second

@@ -15,7 +15,7 @@ from kvis2.models import Batch
 from kvis2.passes import (
     Probe,
     as_rows,
-    blur,
+    blurred,
     by_copy,
     repeated,
     resize,
@@ -91,9 +91,7 @@ class Perturbation(Explainer):
     def hidden(self, inputs: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
         """What hidden parts of an input look like, in the dtype of the input."""
         if isinstance(self.value, str):
-            longest = tf.reduce_max(tf.gather(tf.shape(inputs), list(axes)))
-            deviation = tf.cast(longest, tf.float32) / 20.0
-            return tf.cast(blur(tf.cast(inputs, tf.float32), deviation, axes), inputs.dtype)
+            return tf.cast(blurred(inputs, axes), inputs.dtype)
         return tf.cast(self.value, inputs.dtype) * tf.ones_like(inputs)
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kvis2 import models
 from kvis2.models import Batch
-from kvis2.passes import blur
+from kvis2.passes import blurred
 
 
 def positions(model: keras.Model, array: np.ndarray) -> list[int]:
@@ -105,8 +105,7 @@ def _named(model: keras.Model, name: str, array: np.ndarray) -> np.ndarray:
     values = array.astype(np.float32)
     if name == "mean":
         return values.mean(axis=tuple(axes), keepdims=True, dtype=np.float64)
-    longest = max(array.shape[axis] for axis in axes)
-    return blur(tf.constant(values), longest / 20.0, axes).numpy()
+    return blurred(tf.constant(values), axes).numpy()
 
 
 def _expected(given: Any) -> str:

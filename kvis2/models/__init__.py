@@ -46,6 +46,7 @@ from kvis2.models.modifiers import (
     LinearOutput,
     Modifier,
     as_modifiers,
+    cloned,
     convert_with,
     modified,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "buried_activation",
     "check_built",
     "chosen",
+    "cloned",
     "convert_with",
     "counted",
     "data_format",

@@ -262,7 +262,7 @@ def modified(
     """
     if not functions:
         return model, []
-    start = changed = _cloned(model) if clone else model
+    start = changed = cloned(model) if clone else model
     for function in functions:
         result = function(changed)
         if result is not None and not isinstance(result, keras.Model):
@@ -277,14 +277,30 @@ def modified(
     return changed, [(a, b) for a, b in pairs if np.array_equal(a.numpy(), b.numpy())]
 
 
-def _cloned(model: keras.Model) -> keras.Model:
+def cloned(model: keras.Model, advice: str = "") -> keras.Model:
+    """A copy of a model, with its weights.
+
+    Args:
+        model: A built model. It is left alone.
+        advice: What to do where Keras cannot copy it.
+
+    Raises:
+        ValueError: If Keras cannot make the model again from its configuration.
+    """
     try:
         copied = keras.models.clone_model(model)
+        if not copied.built:
+            copied.build_from_config(model.get_build_config())
         copied.set_weights(model.get_weights())
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ValueError(
-            "Expected a model that Keras can clone, to apply a modifier function to the clone. "
-            f"Received: '{model.name}' ({str(error).splitlines()[0]}). Use a modifier of kvis2, "
-            "which needs no clone, or `clone=False`, which changes the model itself."
+            "Expected a model that Keras can clone from its configuration. Received: "
+            f"'{model.name}' ({str(error).splitlines()[0]}). {advice or _WITHOUT_A_CLONE}"
         ) from error
     return copied
+
+
+_WITHOUT_A_CLONE = (
+    "Use a modifier of kvis2, which needs no clone, or `clone=False`, which changes the model "
+    "itself."
+)

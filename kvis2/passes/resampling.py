@@ -80,6 +80,17 @@ def blur(images: tf.Tensor, deviation: float | tf.Tensor, axes: Sequence[int]) -
     return images
 
 
+def blurred(inputs: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
+    """A copy of inputs without evidence: blurred by 1/20 of their longest side, float32.
+
+    Args:
+        inputs: `(batch, ...)`, of any dtype.
+        axes: The axes that are space.
+    """
+    longest = tf.reduce_max(tf.gather(tf.shape(inputs), list(axes)))
+    return blur(tf.cast(inputs, tf.float32), tf.cast(longest, tf.float32) / 20.0, axes)
+
+
 def along(maps: tf.Tensor, axis: int, matrix: tf.Tensor) -> tf.Tensor:
     """The product of `matrix` `(new, old)` with every line of `maps` along one axis."""
     last = maps.shape.rank - 1

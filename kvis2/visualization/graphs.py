@@ -234,15 +234,8 @@ def apply_modifications(
     """
     models.check_built(model)
     with keras.saving.custom_object_scope(custom_objects or {}):
-        try:
-            copied = keras.models.clone_model(model)
-            if not copied.built:
-                copied.build_from_config(model.get_build_config())
-            copied.set_weights(model.get_weights())
-        except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
-            raise ValueError(
-                "Expected a model that Keras can make again from its configuration. Received: "
-                f"'{model.name}' ({str(error).splitlines()[0]}). Give its classes a `get_config`, "
-                "or explain the logits without a copy: `kvis2.LinearOutput()`."
-            ) from error
-    return copied
+        return models.cloned(
+            model,
+            "Give its classes a `get_config`, or explain the logits without a copy: "
+            "`kvis2.LinearOutput()`.",
+        )
