@@ -274,7 +274,7 @@ def test_modifications_of_subclassed_models():
     assert copied is not model
     broken = NotSerializable(len)
     broken(x)
-    with pytest.raises(ValueError, match="Keras can make again from its configuration"):
+    with pytest.raises(ValueError, match="Keras can clone from its configuration"):
         tools.apply_modifications(broken)
     with pytest.raises(ValueError, match="Expected a built model"):
         tools.apply_modifications(Subclassed())
