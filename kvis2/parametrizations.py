@@ -8,7 +8,7 @@ coordinates a step goes as far in every direction of natural images (Olah et al.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -206,7 +206,6 @@ class MagnitudeConstrained(Fourier):
 
     Args:
         decay: Magnitudes fall with frequency as `f^-decay`.
-        deviation: Unused: the start is a random phase.
         decorrelate: As for `Fourier`.
         contrast: Standard deviation of the logits of the image, before C.
         magnitude: Magnitudes to use instead, as nested tuples in the shape of the spectrum
@@ -217,6 +216,7 @@ class MagnitudeConstrained(Fourier):
         Constrained Optimization. https://arxiv.org/abs/2306.06805
     """
 
+    deviation: float = field(default=0.0, init=False, repr=False)  # The start is a random phase.
     contrast: float = 1.0
     magnitude: Any = None
 

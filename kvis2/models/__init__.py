@@ -19,6 +19,7 @@ from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
 from kvis2.models.inputs import Arguments, Batch, specifications
 from kvis2.models.layers import (
+    ATTENTION,
     CONVOLUTIONS,
     DEPTHWISE,
     LAST_SPATIAL,
@@ -67,6 +68,7 @@ from kvis2.models.taps import (
 from kvis2.models.tokens import TokenGrid, token_grid
 
 __all__ = [
+    "ATTENTION",
     "CONVOLUTIONS",
     "DEPTHWISE",
     "LAST_SPATIAL",

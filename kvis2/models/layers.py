@@ -26,6 +26,7 @@ TRANSPOSED = (
     keras.layers.Conv3DTranspose,
 )
 CONVOLUTIONS = (*PLAIN_CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
+ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 _AFFINE: list[type] = [*DENSE, *CONVOLUTIONS]
 
 
@@ -89,9 +90,8 @@ def walk(model: keras.Operation, prefix: str = "") -> Iterator[tuple[str, keras.
 
 def inside_attention(model: keras.Model) -> Iterator[keras.Operation]:
     """The layers that attention layers are made of."""
-    kinds = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
     for _, layer in walk(model):
-        if isinstance(layer, kinds):
+        if isinstance(layer, ATTENTION):
             yield from (inner for _, inner in walk(layer))
 
 

@@ -468,6 +468,7 @@ class Probe:
                     "to the score. Name one with `layer=` (and `reshape=` for tokens)."
                 )
             self._seen.layer = calls[-1].layer
+            _warn_of_tokens(self.model, forward.calls, calls[-1])
             calls = [call for call in calls if call.layer is self.layer]
         chosen = self._chosen_call(calls)
         own = [call for call in forward.calls if call.layer is self.layer]
@@ -627,6 +628,21 @@ def _as_classes(
         return output
     opposite = -output if linear or meaning.logits else 1.0 - output
     return tf.concat([opposite, output], axis=-1)
+
+
+def _warn_of_tokens(model: keras.Model, calls: Sequence[Call], chosen: Call) -> None:
+    """Say so where a transformer goes on with tokens after its last map, as patches of an image."""
+    after = calls[next(i for i, call in enumerate(calls) if call is chosen) + 1 :]
+    attention = [each for each in after if isinstance(each.layer, models.ATTENTION)]
+    if attention:
+        path = models.layer_path(model, chosen.layer)
+        last = models.layer_path(model, attention[-1].layer)
+        warnings.warn(
+            f"'{path}' is the last feature map of '{model.name}', which goes on with tokens after "
+            f"it (as far as '{last}'). For what they see, name a later layer and give a grid of "
+            "its tokens: `layer=..., reshape=kvis2.token_grid()`.",
+            stacklevel=2,
+        )
 
 
 def _warn_of_number(meaning: models.Meaning) -> None:
