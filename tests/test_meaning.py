@@ -134,6 +134,6 @@ def test_a_class_of_one_unit_of_unknown_meaning_is_told(images):
 
 def test_describe_says_what_was_assumed(capsys):
     kvis2.describe(head(loss=LOSSES.BinaryCrossentropy(from_logits=True)))
-    assert ": two classes, by the loss binary_crossentropy" in capsys.readouterr().out
+    assert "  two classes, by the loss binary_crossentropy" in capsys.readouterr().out
     kvis2.describe(head())
-    assert ": numbers, by its one unit without a sigmoid" in capsys.readouterr().out
+    assert "  numbers, by its one unit without a sigmoid" in capsys.readouterr().out

@@ -96,12 +96,17 @@ class ClassActivationMap(Explainer):
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
         if self.layer is None:
             return super()._blank_cause(score, batch, sample)
+        return self._cause_at_layer(score, batch, sample)
+
+    def _cause_at_layer(self, score: Any, batch: Batch, sample: int, gradients: bool = True) -> str:
+        """Why the map is zero, by what is at the layer; `gradients` if the method takes them."""
+        assert self.layer is not None
         evidence = _Evidence(self)
         evidence.results(score, batch.only(sample))
         path = models.layer_path(self.model, self.layer)
         if evidence.activation_peak[0] == 0:
             return f"the activations of '{path}' are all zero (its ReLUs are off)"
-        if evidence.gradient_peak[0] == 0:
+        if gradients and evidence.gradient_peak[0] == 0:
             return f"the gradient at '{path}' is zero; {super()._blank_cause(score, batch, 0)}"
         return f"all evidence at '{path}' is against this score, and the final ReLU removes it"
 

@@ -58,10 +58,9 @@ class ChannelCAM(ClassActivationMap):
         raise NotImplementedError(f"{type(self).__name__} does not say how to weight.")
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
-        return (
-            "no channel that was tried speaks for this score: all of them are constant or zero "
-            "for the sample, or their evidence is against the score, and the final ReLU removes it"
-        )
+        if self.layer is None:
+            return "no channel that was tried speaks for this score"
+        return self._cause_at_layer(score, batch, sample, gradients=False)
 
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map of activations weighted by channel."""

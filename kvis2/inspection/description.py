@@ -99,7 +99,9 @@ class Description:
             [
                 f"{self.name}: {self.kind} model, {self.parameters:,} parameters",
                 *_section("inputs", [f"{n}  {d} {_shape(s)}" for n, d, s in self.inputs]),
-                *_section("outputs", list(map(_output_line, self.outputs))),
+                *_section(
+                    "outputs", [line for each in self.outputs for line in _output_lines(each)]
+                ),
                 *_section("activations", [self._activation_line()]),
                 *_section("maps", self._map_lines()),
             ]
@@ -148,7 +150,7 @@ def describe(model: keras.Model, inputs: Any = None) -> Description:
         >>> description = describe(keras.applications.VGG16())
         vgg16: functional model, 138,357,544 parameters
           inputs       keras_tensor  float32 (batch, 224, 224, 3)
-          outputs      predictions  (batch, 1000), ends in a softmax (explained before it):
+          outputs      predictions  (batch, 1000), ends in a softmax (explained before it)
                        classes, by the softmax at its end
           activations  15 relu (GuidedReLU and DeconvReLU reach 15)
           maps         block1_conv2  224 x 224 x 64
@@ -249,13 +251,13 @@ def _outputs(model: keras.Model, survey: Survey) -> tuple[Output, ...]:
     )
 
 
-def _output_line(output: Output) -> str:
+def _output_lines(output: Output) -> list[str]:
     end = {
         None: "no final softmax or sigmoid",
         "softmax": "ends in a softmax (explained before it)",
         "sigmoid": "ends in a sigmoid (explained before it)",
     }[output.activation]
-    return f"{output.name}  {_shape(output.shape)}, {end}: {output.meaning}"
+    return [f"{output.name}  {_shape(output.shape)}, {end}", str(output.meaning)]
 
 
 def _shape(shape: Sequence[int | None]) -> str:
