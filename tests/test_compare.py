@@ -12,6 +12,8 @@ import kvis2
 from kvis2 import metrics
 from kvis2.metrics import Comparison, Measurement, compare
 
+pytestmark = pytest.mark.slow  # Together a minute and a half; the golden numbers are not.
+
 CAMS = [
     kvis2.GradCAM,
     kvis2.GradCAMPlusPlus,

@@ -23,6 +23,8 @@ from kvis2.metrics.imputation import imputed
 from kvis2.models import LinearOutput
 from kvis2.passes import trace_count
 
+pytestmark = pytest.mark.slow  # Together a minute and a half; the golden numbers are not.
+
 RANDOM = np.random.default_rng(0)
 MAPS = RANDOM.normal(size=(5, 16, 12)).astype(np.float32)
 
