@@ -17,7 +17,7 @@ from kvis2.models.activations import (
 from kvis2.models.computation import Computation
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
-from kvis2.models.inputs import Arguments, Batch, specifications
+from kvis2.models.inputs import Arguments, Batch, refuse_stateful, specifications
 from kvis2.models.layers import (
     ATTENTION,
     CONVOLUTIONS,
@@ -119,6 +119,7 @@ __all__ = [
     "output_paths",
     "overriding",
     "packed_like",
+    "refuse_stateful",
     "register_activation",
     "register_affine",
     "replacing",

@@ -37,7 +37,6 @@ class Batch:
     """
 
     def __init__(self, model: keras.Model, seed_input: Any) -> None:
-        _refuse_stateful(model)
         specs = specifications(model)
         if _are_arguments(model, seed_input, specs):
             specs = None  # Keras remembers the first argument's shape alone.
@@ -45,7 +44,8 @@ class Batch:
         self.packing = _packing(model, self._structure)
         self._seed_input = seed_input
         expected: Sequence[Any] = [None] * len(values) if specs is None else specs
-        has_tokens = _has_embedding(model)
+        unknown = any(spec is None or spec.dtype is None for spec in expected)
+        has_tokens = unknown and _has_embedding(model)
         pairs = list(zip(values, expected, strict=True))
         self._given = [_as_array(value, spec) for value, spec in pairs]
         self._dtypes = [
@@ -108,7 +108,7 @@ class Batch:
         return values[0]
 
 
-def _refuse_stateful(model: keras.Model) -> None:
+def refuse_stateful(model: keras.Model) -> None:
     """Raise for layers that carry a state from batch to batch: which one would be explained?"""
     for path, layer in layers.walk(model):
         if isinstance(layer, keras.layers.RNN) and layer.stateful:

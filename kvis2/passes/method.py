@@ -275,6 +275,7 @@ class Method(Traced):
         traits = Traits.of(method, score, inputs, open_axes, packing)
 
         def make() -> Compiled:
+            models.refuse_stateful(self.model)
             self._calls.traces += 1
             probe = functools.partial(_probe_of, weakref.ref(self.model), method.settings, packing)
             jit = method.settings.jit_compile
