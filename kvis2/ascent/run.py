@@ -215,16 +215,17 @@ def _starts(method: AscentLoop, batch: Batch | None) -> list[np.ndarray]:
                 "a seed_input."
             )
         return [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
-    if any(each.size == 0 for each in batch.arrays):
+    arrays = batch.arrays
+    if any(each.size == 0 for each in arrays):
         raise ValueError(
             "Expected a seed_input with pixels. Received: shapes "
-            f"{[tuple(each.shape) for each in batch.arrays]}. Leave it out for noise."
+            f"{[tuple(each.shape) for each in arrays]}. Leave it out for noise."
         )
-    if any(each.dtype.kind != "f" for each in batch.arrays):
+    if any(each.dtype.kind != "f" for each in arrays):
         raise ValueError(
             "Expected inputs of floating point numbers, which have a gradient. Received: "
-            f"{[each.dtype.name for each in batch.arrays]}. Start at an embedding instead."
+            f"{[each.dtype.name for each in arrays]}. Start at an embedding instead."
         )
     if models.data_format(method.model) == "channels_first":
-        return [np.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in batch.arrays]
-    return list(batch.arrays)
+        return [np.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in arrays]
+    return arrays

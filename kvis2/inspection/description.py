@@ -180,7 +180,7 @@ def _inputs(
         )
     if inputs is not None:
         batch = Batch(model, inputs)
-        names = [each.name for each in declared or ()] or _names(len(batch.arrays))
+        names = [each.name for each in declared or ()] or _names(len(batch.shapes))
         arrays = batch.rows(0, 1)
         return names, arrays, [(None, *each.shape[1:]) for each in arrays], batch.packing
     assert declared is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -33,8 +33,8 @@ def baselines(model: keras.Model, given: Any, batch: Batch) -> list[np.ndarray]:
     Raises:
         ValueError: If it is none of these, or does not fit an input.
     """
-    chosen = [given] * len(batch.arrays)
-    if len(batch.arrays) > 1 and isinstance(given, list | tuple | Mapping):
+    chosen = [given] * len(batch.shapes)
+    if len(batch.shapes) > 1 and isinstance(given, list | tuple | Mapping):
         chosen = in_order(batch, given, "baselines")
     pairs = zip(chosen, batch.arrays, strict=True)
     return [_baseline(model, each, array) for each, array in pairs]
@@ -42,7 +42,7 @@ def baselines(model: keras.Model, given: Any, batch: Batch) -> list[np.ndarray]:
 
 def in_order(batch: Batch, values: Any, what: str) -> list[Any]:
     """One value per flat input, from the structure of the user's inputs."""
-    places = batch.restored(list(range(len(batch.arrays))))
+    places = batch.restored(list(range(len(batch.shapes))))
     if isinstance(places, Mapping):
         if not isinstance(values, Mapping) or set(values) - set(places):
             raise ValueError(
@@ -113,8 +113,3 @@ def _expected(given: Any) -> str:
         "Expected `baseline` to be 'mean', 'blur', a number, an array in the size of the input, "
         f"or a function of the input. Received: {given!r}. It stands for a part that is removed."
     )
-
-
-def without_channels(axes: Sequence[int], rank: int) -> list[int]:
-    """The axes of an input, but for the batch, that are not positions."""
-    return [axis for axis in range(1, rank) if axis not in axes]

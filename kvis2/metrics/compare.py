@@ -78,9 +78,10 @@ def compare(
     """
     made = _explainers(model, explainers)
     batch = Batch(model, images)
+    shown = batch.arrays[0]
     if boxes is not None:  # A wrong box is told before anything is computed.
-        axes = positions(model, batch.arrays[0])
-        object_masks(boxes, batch.size, *(batch.arrays[0].shape[axis] for axis in axes))
+        sizes = (shown.shape[axis] for axis in positions(model, shown))
+        object_masks(boxes, batch.size, *sizes)
     whole = scores.as_scores(score, batch.size, models.output_count(model))
     fixed = definite(next(iter(made.values())), whole, batch)
     found = explained(made, fixed, batch)
@@ -90,7 +91,7 @@ def compare(
     return Comparison(
         values,
         maps=maps,
-        images=batch.arrays[0],
+        images=shown,
         seconds={name: each.seconds for name, each in found.items()},
         measure_seconds=seconds,
         seed=seed,
@@ -191,10 +192,10 @@ def _choices(context: _Context, metrics: Any) -> dict[str, _Choice]:
 
 def _usual(context: _Context) -> list[Any]:
     """What is measured if nothing else is asked for."""
-    model, arrays = context.model, context.batch.arrays
+    model, shapes = context.model, context.batch.shapes
     options = _options(context)
     chosen: list[Any] = [measure(model, steps=10, **options) for measure in (Deletion, Insertion)]
-    if len(arrays) == 1 and arrays[0].ndim == 4:
+    if len(shapes) == 1 and len(shapes[0]) == 4:
         chosen.append(Road(model, fractions=(0.1, 0.3, 0.5, 0.7, 0.9), **options))
     return [*chosen, sparseness, *(() if context.boxes is None else _ON_OBJECTS)]
 

@@ -99,7 +99,7 @@ class _Curve(Measure):
         copies = Ranked(
             self,
             np.concatenate(plan).astype(np.int32),
-            len(batch.arrays),
+            len(batch.shapes),
             explained,
             self.shows_first,
         )

@@ -147,7 +147,7 @@ class Infidelity(Measure):
         shared = weights.ndim == array.ndim
         further = [units] if shared else [np.swapaxes(weights, 0, 1), units]
         copies = Subtracted(
-            self, weights if shared else None, len(weights), len(batch.arrays), place.input_index
+            self, weights if shared else None, len(weights), len(batch.shapes), place.input_index
         )
         scored = self.scored(copies, score, batch, further).astype(np.float64)
         differences = scored[:, :1] - scored[:, 1:]

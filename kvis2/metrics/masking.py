@@ -96,7 +96,7 @@ def blended_scores(
         measure,
         masks if shared else None,
         len(masks),
-        len(batch.arrays),
+        len(batch.shapes),
         place.input_index,
         place.axes,
     )
@@ -268,7 +268,7 @@ class CompletenessGap(Measure):
         """The gap of each map to the same difference."""
         explained = tuple(each.input_index for each in maps)
         hidden = baselines(self.model, self.baseline, batch)
-        copies = Replaced(self, len(batch.arrays), explained)
+        copies = Replaced(self, len(batch.shapes), explained)
         found = self.scored(copies, score, batch, [hidden[index] for index in explained])
         first, last = found.astype(np.float64).T
         details = {"scores": first, "baseline_scores": last}

@@ -82,7 +82,7 @@ class Extended(Batch):
     @property
     def open_axes(self) -> list[tuple[int, ...]]:
         """Only the number of samples is open: what is done to positions needs their number."""
-        return [(0,)] * (len(self.arrays) + len(self._further))
+        return [(0,)] * (len(self.shapes) + len(self._further))
 
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
         """The inputs and the further arrays of the samples from `start` to `stop`."""

@@ -176,13 +176,14 @@ class ParameterRandomization(OfExplainer):
 
     def _maps(self, explainer: Explainer, score: Any, batch: Batch) -> NDArray[np.float64]:
         """The magnitudes of the raw maps; those of noisy copies, averaged, if smooth."""
+        arrays = batch.arrays
         if self.variant != "smooth":
-            arrays = batch.restored(batch.arrays)
-            return np.abs(joined(raw_maps(explainer, score, arrays, quiet=True))).astype(float)
+            inputs = batch.restored(arrays)
+            return np.abs(joined(raw_maps(explainer, score, inputs, quiet=True))).astype(float)
         total: Any = 0.0
         for sample in range(self.samples):
             draw = np.random.default_rng([self.seed, sample])
-            noisy = batch.restored([_noisy(each, self.noise, draw) for each in batch.arrays])
+            noisy = batch.restored([_noisy(each, self.noise, draw) for each in arrays])
             total = total + joined(raw_maps(explainer, score, noisy, quiet=True)).astype(float)
         return np.abs(total) / self.samples
 

@@ -138,7 +138,7 @@ class Road(Measure):
         copies = Imputed(
             self,
             np.asarray(plan, np.int32),
-            len(batch.arrays),
+            len(batch.shapes),
             image.input_index,
             image.axes == [2, 3],
             self.noise,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,10 @@ class MaxSensitivity(OfExplainer):
         own = joined(raw_maps(explainer, score, images)).astype(np.float64)
         norms = _norms(own)
         changes = []
-        for moves in self._moves(batch):
+        arrays = batch.arrays
+        for moves in self._moves(arrays):
             moved = [
-                (each + move).astype(each.dtype)
-                for each, move in zip(batch.arrays, moves, strict=True)
+                (each + move).astype(each.dtype) for each, move in zip(arrays, moves, strict=True)
             ]
             maps = joined(raw_maps(explainer, score, batch.restored(moved), quiet=True))
             change = _norms(maps - own)
@@ -83,26 +84,26 @@ class MaxSensitivity(OfExplainer):
             "details": {"changes": stacked.astype(np.float32)},
         }
 
-    def _moves(self, batch: Batch) -> Any:
+    def _moves(self, arrays: Sequence[np.ndarray]) -> Any:
         """For each change what is added to every input."""
         if self.perturbations is not None:
-            if len(batch.arrays) > 1:
+            if len(arrays) > 1:
                 raise ValueError(
                     "Expected a model with one input for given `perturbations`. Received: "
-                    f"{len(batch.arrays)} inputs. Leave them out, to draw some for each input."
+                    f"{len(arrays)} inputs. Leave them out, to draw some for each input."
                 )
-            for each in perturbations_for(self.perturbations, batch.arrays[0]):
+            for each in perturbations_for(self.perturbations, arrays[0]):
                 yield [each]
             return
-        if not any(each.dtype.kind == "f" for each in batch.arrays):
+        if not any(each.dtype.kind == "f" for each in arrays):
             raise ValueError(
                 "Expected an input of floating numbers, to change a little. Received: "
-                f"{', '.join(each.dtype.name for each in batch.arrays)}. Tokens have no "
+                f"{', '.join(each.dtype.name for each in arrays)}. Tokens have no "
                 "neighbourhood."
             )
         for sample in range(self.samples):
             draw = np.random.default_rng([self.seed, sample])
-            yield [self._move(each, draw) for each in batch.arrays]
+            yield [self._move(each, draw) for each in arrays]
 
     def _move(self, array: np.ndarray, draw: np.random.Generator) -> NDArray[np.float32] | int:
         if array.dtype.kind != "f":

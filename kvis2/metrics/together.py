@@ -82,7 +82,7 @@ def explained(
         values = method.results(score, batch)
         seconds = (time.perf_counter() - start) / (batch.size * len(names))
         for name, each in zip(names, members, strict=True):
-            count = len(batch.arrays)
+            count = len(batch.shapes)
             reports = each.reports()
             own, values = values[: count + len(reports)], values[count + len(reports) :]
             each._calls.layer = method.layer  # Which layer was found, as if called by itself.

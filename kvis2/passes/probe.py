@@ -533,9 +533,6 @@ class Probe:
         gradients = tape.gradient(scaled, tensors_of(watched))
         return self._trace(inputs, forward, total, watched, gradients)
 
-    def _unscaled(self, gradient: Any) -> tf.Tensor:
-        return tf.cast(tf.convert_to_tensor(gradient), tf.float32) / self.gradient_scale
-
     def _channels_last(self, activations: Any) -> tf.Tensor:
         if isinstance(activations, Steps):
             return tf.stack([self._channels_last(each) for each in activations], axis=1)
