@@ -193,7 +193,7 @@ def object_masks(boxes: Boxes, batch: int, height: int, width: int) -> npt.NDArr
     Raises:
         ValueError: If there is not one entry per image, a box lies outside, or a mask is empty.
     """
-    masks = _as_masks(boxes, (height, width))
+    masks = as_masks(boxes, (height, width))
     if masks is None:
         return box_masks(boxes, batch, height, width)
     if masks.shape[-2:] != (height, width) or masks.ndim not in (2, 3):
@@ -217,7 +217,7 @@ def object_masks(boxes: Boxes, batch: int, height: int, width: int) -> npt.NDArr
     return masks
 
 
-def _as_masks(boxes: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+def as_masks(boxes: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     """What was given as bool masks; None where it is boxes."""
     try:
         array = np.asarray(boxes)

@@ -13,7 +13,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
 from kvis2 import images
-from kvis2.images import colors, drawing, fonts, panels, sequences
+from kvis2.images import answers, colors, drawing, fonts, framing, painting, panels, sequences
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -193,15 +193,42 @@ def test_overlay_is_the_weighted_sum():
     image = np.array([[[10, 20, 30], [200, 100, 50]]], np.uint8)
     heat = np.array([[0.0, 1.0]])
     # jet(0) = (0, 0, 127), jet(1) = (127, 0, 0); .75 image + .25 colour, halves up.
+    even = {"colormap": "jet", "opacity": "even"}
     np.testing.assert_array_equal(
-        images.overlay(image, heat, alpha=0.25), [[[8, 15, 54], [182, 75, 38]]]
+        images.overlay(image, heat, 0.25, **even), [[[8, 15, 54], [182, 75, 38]]]
     )
-    np.testing.assert_array_equal(images.overlay(image, heat, alpha=0), image)
-    np.testing.assert_array_equal(images.overlay(image, heat, alpha=1), images.colorize(heat))
+    np.testing.assert_array_equal(images.overlay(image, heat, 0, **even), image)
+    np.testing.assert_array_equal(
+        images.overlay(image, heat, 1, **even), images.colorize(heat, "jet")
+    )
     for same in (image / 255, image.astype(np.float32)):
         np.testing.assert_array_equal(
             images.overlay(same, heat, 0.25), images.overlay(image, heat, 0.25)
         )
+
+
+def test_opacity_grows_with_the_heat_on_both_sides_of_zero(noise):
+    image = noise.integers(0, 256, (1, 5, 3), dtype=np.uint8)
+    heat = np.array([[-1.0, -0.25, 0.0, 0.5, 1.0]])
+    weight = 0.8 * np.abs(heat)[..., None]
+    expected = np.floor((1 - weight) * image + weight * images.colorize(heat, "RdBu_r") + 0.5)
+    found = images.overlay(image, heat)  # signed, so the diverging colours are chosen
+    assert np.abs(found - expected).max() <= 1
+    np.testing.assert_array_equal(found[0, 2], image[0, 2])  # where there is no heat, the image
+
+
+def test_default_colours_are_even_and_diverging_where_signed():
+    unsigned, signed = np.array([[0.0, 1.0]]), np.array([[-1.0, 1.0]])
+    np.testing.assert_array_equal(images.colorize(unsigned), images.colorize(unsigned, "inferno"))
+    np.testing.assert_array_equal(images.colorize(signed), images.colorize(signed, "RdBu_r"))
+
+
+def test_opacity_is_by_the_limits_and_not_by_the_map(noise):
+    image = np.full((1, 2, 3), 100, np.uint8)
+    weak = images.overlay(image, [[0.0, 0.1]], 1.0, "gray", limits=(0, 1))
+    # gray(.1) = 25; weight .1: 90 + 2.5
+    assert weak[0, 1, 0] in (92, 93)
+    assert weak[0, 0, 0] == 100
 
 
 def test_overlay_of_grey_and_non_square_images(noise):
@@ -210,21 +237,95 @@ def test_overlay_of_grey_and_non_square_images(noise):
         0.5 * np.rint(grey * 255)[..., None] + 0.5 * images.colorize(heat, "hot") + 0.5
     )
     for image in (grey, grey[..., None], np.stack([grey] * 3, -1)):
-        np.testing.assert_array_equal(images.overlay(image, heat, 0.5, "hot"), expected)
+        np.testing.assert_array_equal(
+            images.overlay(image, heat, 0.5, "hot", opacity="even"), expected
+        )
+
+
+@pytest.mark.parametrize(
+    ("mode", "keras_option"),
+    [
+        ("stretch", {}),
+        ("crop", {"crop_to_aspect_ratio": True}),
+        ("pad", {"pad_to_aspect_ratio": True}),
+    ],
+)
+@pytest.mark.parametrize("size", [(60, 100), (100, 60), (64, 64)])
+def test_framing_is_what_keras_does_and_leads_back(noise, mode, keras_option, size):
+    """A bright square in the photograph: seen by Keras' resize, and found again in its place."""
+    import keras
+
+    top, left = size[0] // 2 - 5, size[1] // 2 - 10
+    photo = np.zeros((*size, 1), np.float32)
+    photo[top : top + 10, left : left + 12] = 255
+    given = np.asarray(
+        keras.ops.image.resize(photo[None], (48, 32), antialias=True, **keras_option)
+    )[0]
+    framing = images.Framing(mode)
+    ours = framing.input_of(photo, (48, 32))
+    assert ours.shape == (48, 32, 1)
+    assert np.abs(ours - given).mean() < 2
+    back = framing.of_photograph(given[..., 0], size)
+    assert back.shape == size
+    seen = np.nan_to_num(back) > 127
+    expected = photo[..., 0] > 127
+    assert (seen & expected).sum() / (seen | expected).sum() > 0.6
+    outside = np.isnan(back)
+    assert outside.any() == (mode == "crop")
+    if mode == "crop":
+        drawn = images.overlay(photo / 255, given[..., 0] / 255, framing=framing)
+        np.testing.assert_array_equal(
+            drawn[outside], images.displayable(photo[None] / 255)[0][outside]
+        )
+
+
+def test_framing_refuses_other_modes():
+    with pytest.raises(ValueError, match="Expected mode to be 'stretch'"):
+        images.Framing("fit")
+
+
+def test_overlay_at_the_photographs_own_size(noise):
+    photo = noise.integers(0, 256, (40, 80, 3), dtype=np.uint8)
+    heat = np.zeros((4, 4))
+    heat[:, 3] = 1
+    drawn = images.overlay(photo, heat, 1.0, "gray", opacity="even")
+    assert drawn.shape == photo.shape
+    assert (drawn[:, 70:] == 255).all()
+    assert (drawn[:, :50] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "flat"),
+    [([0.0, 0.0], True), ([1.0, 0.95], True), ([-1.0, -0.95], True), ([1.0, 0.85], False),
+     ([0.0, 1e-9], False), ([-1.0, 1.0], False)],
+)  # fmt: skip
+def test_a_map_without_a_region_is_flat(values, flat):
+    assert images.is_flat([values]) == flat
+
+
+def test_resize_brings_maps_to_a_size_and_pictures_to_a_width(noise):
+    maps = noise.random((2, 3, 4))
+    large = images.resize(maps, (6, 8))
+    assert large.shape == (2, 6, 8)
+    # Bilinear with half-pixel centres, as tf.image.resize: (3/4)^2 a + 3/16 (b + c) + d / 16.
+    a, b, c, d = maps[0, 0, 0], maps[0, 0, 1], maps[0, 1, 0], maps[0, 1, 1]
+    assert large[0, 1, 1] == pytest.approx((9 * a + 3 * b + 3 * c + d) / 16, abs=1e-6)
+    np.testing.assert_array_equal(images.resize(maps[0], (6, 8)), large[0])
+    assert images.resize(np.zeros((10, 20, 3)), 40).shape == (20, 40, 3)
+    with pytest.raises(ValueError, match="Expected maps"):
+        images.resize(np.zeros((2, 3, 4, 5)), (6, 8))
 
 
 # panel
 
 
 def test_panel_without_resizing_holds_image_and_overlay(noise):
-    photo = noise.integers(0, 256, (169, 169, 3), dtype=np.uint8)
-    heat = noise.random((169, 169)).astype(np.float32)
+    photo = noise.integers(0, 256, (157, 157, 3), dtype=np.uint8)
+    heat = noise.random((157, 157)).astype(np.float32)
     panel = images.panel(photo, heat, alpha=0.3, colormap="viridis")
-    assert panel.shape == (4 + 169 + 4, 350, 3)
-    np.testing.assert_array_equal(panel[4:173, 3:172], photo)
-    np.testing.assert_array_equal(
-        panel[4:173, 178:347], images.overlay(photo, heat, 0.3, "viridis")
-    )
+    assert panel.shape == (215, 350, 3)
+    np.testing.assert_array_equal(panel[:157, 4:161], photo)
+    np.testing.assert_array_equal(panel[:157, 165:322], images.overlay(photo, heat, 0.3, "viridis"))
 
 
 @pytest.mark.parametrize("size", [8, 32, 48, 224])
@@ -233,12 +334,12 @@ def test_panel_keeps_the_colours_when_it_resizes(size):
     image[: size // 2] = (200, 40, 90)
     heat = np.zeros((size, size))
     heat[:, size // 2 :] = 1
-    panel = images.panel(image, heat, alpha=1, colormap="gray")
+    panel = images.panel(image, heat, alpha=1, colormap="gray", opacity="even")
     assert panel.shape[1] == 350
-    assert tuple(panel[20, 80]) == (200, 40, 90)
-    assert tuple(panel[160, 80]) == BLACK
-    assert tuple(panel[80, 190]) == BLACK
-    assert tuple(panel[80, 330]) == WHITE
+    assert tuple(panel[20, 60]) == (200, 40, 90)
+    assert tuple(panel[140, 60]) == BLACK
+    assert tuple(panel[60, 175]) == BLACK
+    assert tuple(panel[60, 315]) == WHITE
 
 
 @pytest.mark.parametrize(
@@ -250,10 +351,10 @@ def test_panel_keeps_the_colours_when_it_resizes(size):
         np.zeros((40, 40, 7)) - 3,
         np.zeros((10, 400, 3)),
         np.zeros((400, 10, 3)),
-        np.zeros((1, 1, 3)),
+        np.zeros((1, 2, 3)),
         np.zeros((33, 3)),
         np.zeros((60,)),
-        np.zeros((1,)),
+        np.zeros((2,)),
         np.zeros((60, 2)),
         np.zeros((5, 12, 12)),
         np.zeros((5, 12, 12, 1)),
@@ -263,13 +364,27 @@ def test_panel_keeps_the_colours_when_it_resizes(size):
 @pytest.mark.parametrize("width", [120, 350, 351, 600])
 def test_panel_takes_every_kind_of_image(image, width):
     spatial = {(60, 2): 1, (5, 12, 12): 3, (5, 12, 12, 1): 3}.get(image.shape, min(image.ndim, 2))
-    heat = np.ones(image.shape[:spatial])
-    panel = images.panel(image, heat, probabilities=[0.7, 0.3], label=0, title="t", width=width)
+    heat = np.zeros(image.shape[:spatial])
+    heat[..., heat.shape[-1] // 2 :] = 1
+    panel = images.panel(
+        image, heat, probabilities=[0.7, 0.3], label=0, title="t", width=width,
+        explained=1, caption="conv 7x7", colormap="jet", alpha=0.5,
+    )  # fmt: skip
     assert panel.dtype == np.uint8
     assert panel.shape[1:] == (width, 3)
     assert panel.shape[0] < 2 * width + 100
     # The hottest colour of the map, laid half over black, grey-black or white.
-    assert count(panel, (64, 0, 0)) + count(panel, (191, 128, 128)) > 20
+    assert count(panel, (64, 0, 0)) + count(panel, (191, 128, 128)) > 5
+
+
+def test_panel_is_shown_pixel_by_pixel_in_every_tab(photo, heat):
+    """Time Series brings all to a height of 215, Images to a width of 350, with hard pixels."""
+    for shape in ((48, 48), (224, 224), (32, 64), (64, 32), (20, 100)):
+        panel = images.panel(
+            np.zeros(shape), np.eye(*shape), explained=1, caption="c", label=0,
+            probabilities=np.full(10, 0.1),
+        )  # fmt: skip
+        assert panel.shape == (215, 350, 3)
 
 
 @pytest.mark.filterwarnings("ignore:No font on this system")
@@ -277,13 +392,82 @@ def test_panel_size_does_not_depend_on_values(photo, heat):
     names = ["a", "a very long name of a class that nobody can read in a panel", "Köter ✓ 猫"]
     sizes = {
         images.panel(
-            photo, level * heat, probabilities=p, label=k, class_names=names, title=f"{k}"
+            photo, level * heat, probabilities=p, label=k, class_names=names, title=f"{k}",
+            explained=j, beside=images.Explanation(None if j == k else heat, k),
         ).shape
         for level in (0, 1)
         for p in ([1, 0, 0], [0.2, 0.5, 0.3], [0, 0, 1])
         for k in range(3)
-    }
+        for j in range(3)
+    }  # fmt: skip
     assert len(sizes) == 1
+
+
+def line_of(panel):
+    """The first line of a panel: what is explained."""
+    return panel[: drawing.LINE]
+
+
+def test_panel_says_what_is_explained_and_is_amber_where_something_else_is_predicted(photo, heat):
+    names = ["eagle", "elephant"]
+
+    def first(explained, probabilities):
+        drawn = images.panel(
+            photo, heat, explained=explained, probabilities=probabilities, class_names=names
+        )
+        return line_of(drawn)
+
+    same, other = first(1, [0.2, 0.8]), first(1, [0.8, 0.2])
+    assert count(same, drawing.AMBER) == 0
+    assert count(other, drawing.AMBER) > 0.7 * other.shape[0] * other.shape[1]
+    # The words are those of the line written by itself.
+    for shown, text, ground in (
+        (same, "why elephant", WHITE), (other, "why elephant, predicted eagle", drawing.AMBER),
+    ):  # fmt: skip
+        canvas = Image.new("RGB", (350, drawing.LINE), ground)
+        drawing.write(canvas, (4, 0), text, 342)
+        np.testing.assert_array_equal(shown, np.array(canvas))
+
+
+def test_panel_has_a_second_heatmap_in_its_own_place(noise):
+    photo, true, other = (noise.random((103, 103)) for _ in range(3))
+    drawn = images.panel(
+        photo, true, explained=0, beside=images.Explanation(other, 1), alpha=1, opacity="even"
+    )
+    empty = images.panel(photo, true, explained=0, beside=images.Explanation(None))
+    assert drawn.shape == empty.shape
+    width = (350 - 24 - 16) // 3
+    for index, heat in enumerate((true, other)):
+        left = 4 + (index + 1) * (width + 4)
+        np.testing.assert_array_equal(
+            drawn[18 : 18 + 103, left : left + 103], images.colorize(heat)
+        )
+    assert count(line_of(drawn), drawing.AMBER) > 1000
+    assert count(empty, drawing.TRACK) > 100 * 100
+    assert count(line_of(empty), drawing.AMBER) == 0
+
+
+def test_panel_of_a_flat_map_is_grey_and_says_so(photo):
+    photo[:] = (200, 10, 90)
+    flat = images.panel(photo, np.full((48, 48), 0.98), colormap="jet")
+    right = flat[:, 165:322]
+    assert count(right, drawing.INK) > 1000  # the band with the words
+    colored = right.astype(int)
+    assert (colored.max(-1) - colored.min(-1))[:120].max() == 0
+    blank = images.panel(photo, np.zeros((48, 48)))
+    assert (blank[:130, :161] == flat[:130, :161]).all()
+    assert (blank != flat).any()  # "no heat" and "flat: no region"
+
+
+def test_panel_legend_has_the_colours_of_the_heat(photo, heat):
+    drawn = images.panel(photo, heat, colormap="gray", alpha=1, opacity="even")
+    bar = drawn[:157, 326:334]
+    assert tuple(bar[0, 0]) == WHITE
+    assert tuple(bar[-1, 0]) == BLACK
+    assert (np.diff(bar[:, 0, 0].astype(int)) <= 0).all()
+    signed = images.panel(photo, heat * 2 - 1)
+    assert tuple(signed[78, 328]) == WHITE  # zero has no colour
+    assert tuple(signed[1, 328]) != tuple(signed[155, 328])
 
 
 def test_panel_prediction_is_green_if_right_red_if_wrong(photo, heat):
@@ -291,38 +475,47 @@ def test_panel_prediction_is_green_if_right_red_if_wrong(photo, heat):
 
     def colours(probabilities, label):
         panel = images.panel(photo, heat, probabilities=probabilities, label=label, top_k=3)
-        return [count(panel[177:], c) for c in (drawing.GREEN, drawing.RED, drawing.BLUE)]
+        return [count(panel[159:], c) for c in (drawing.GREEN, drawing.RED, drawing.BLUE)]
 
     right, wrong, unknown = (colours([0.1, 0.7, 0.2], label) for label in (1, 0, None))
-    assert right[0] > 1000
+    assert right[0] > 800
     assert right[1:] == [0, 0]
-    assert wrong[1] > 1000
+    assert wrong[1] > 800
     assert wrong[0] == wrong[2] == 0
-    assert unknown[2] > 1000
+    assert unknown[2] > 800
     assert unknown[:2] == [0, 0]
 
 
 def test_panel_bars_are_as_long_as_the_probabilities(photo, heat):
     panel = images.panel(photo, heat, probabilities=[0.05, 0.6, 0.1, 0.25], label=1, top_k=3)
-    left, right = 4 + 116 + 4, 350 - 4 - 46
+    left, right = 4 + 140 + 4, 350 - 4 - 50
     for row, (share, color) in enumerate(
         [(0.6, drawing.GREEN), (0.25, drawing.GREY), (0.1, drawing.GREY)]
     ):
-        y = 177 + 18 * (row + 1) + 8
-        line = panel[y, left:right]
+        line = panel[159 + 18 * row + 8, left:right]
         assert count(line, color) == round(share * (right - left))
         assert count(line, color) + count(line, drawing.TRACK) == right - left
 
 
-def test_panel_bar_text_is_drawn_in_the_colour_of_the_answer(photo, heat):
-    panel = images.panel(
-        photo, heat, probabilities=[0.9, 0.1], label=1, class_names=["dog", "cat"], top_k=0
-    )
-    line = panel[177:]
-    assert line.shape[0] == 20
-    assert count(line[:, 176:], drawing.RED) > 10  # "dog", under the overlay
-    assert count(line[:, :176], drawing.RED) == 0
-    assert count(line[:, :176], drawing.INK) > 10  # "cat", under the image
+def test_panel_full_bar_does_not_touch_its_percentage(photo, heat):
+    panel = images.panel(photo, heat, probabilities=[1.0, 0.0])
+    row = panel[161:179]
+    inked = (row[:, 296:] != 255).any(-1).any(0)
+    assert not inked[:3].any()  # a gap between the end of the bar and "100.0%"
+    assert inked.any()
+
+
+def test_panel_always_has_a_bar_for_the_true_class(photo, heat):
+    def rows(label, top_k):
+        answer = answers.Answer.of([0.5, 0.3, 0.15, 0.05], label, None, top_k)
+        return [(row.true, row.name, row.share) for row in answer.rows]
+
+    assert rows(3, 3) == [
+        (False, "class 0", 0.5), (False, "class 1", 0.3), (True, "class 3", 0.05)
+    ]  # fmt: skip
+    assert rows(0, 1) == [(True, "class 0", 0.5), (False, "class 1", 0.3)]
+    assert rows(2, 0) == [(False, "class 0", 0.5), (True, "class 2", 0.15)]
+    assert rows(None, 0) == [(False, "class 0", 0.5)]
 
 
 def test_panel_of_one_sigmoid_output_shows_two_classes(photo, heat):
@@ -339,11 +532,11 @@ def test_panel_class_names_may_be_a_mapping(photo, heat):
 
 
 def test_panel_draws_the_box_on_both_pictures():
-    image, heat = np.full((169, 169, 3), 90, np.uint8), np.zeros((169, 169))
+    image, heat = np.full((157, 157, 3), 90, np.uint8), np.eye(157) * 0.2
     bare = images.panel(image, heat)
     panel = images.panel(image, heat, box=(20, 30, 100, 120))
-    for left in (3, 178):
-        x0, y0, x1, y1 = 20 + left, 30 + 4, 100 + left, 120 + 4
+    for left in (4, 165):
+        x0, y0, x1, y1 = 20 + left, 30, 100 + left, 120
         for inset, color in ((0, BLACK), (1, WHITE), (2, WHITE), (3, BLACK)):
             assert tuple(panel[y0 + inset, x0 + 40]) == color
             assert tuple(panel[y1 - 1 - inset, x0 + 40]) == color
@@ -358,9 +551,9 @@ def test_panel_draws_the_box_on_both_pictures():
 def test_panel_scales_the_box_with_the_image(photo, heat):
     photo[:] = 90
     one = images.panel(photo, heat, box=(12, 24, 36, 48))
-    rows, columns = np.nonzero((one[:, :175] == 0).all(-1))
-    assert (columns.min() - 3, rows.min() - 4) == (round(12 * 169 / 48), round(24 * 169 / 48))
-    assert (columns.max() - 2, rows.max() - 3) == (round(36 * 169 / 48), 169)
+    rows, columns = np.nonzero((one[:, :163] == 0).all(-1))
+    assert (columns.min() - 4, rows.min()) == (round(12 * 157 / 48), round(24 * 157 / 48))
+    assert (columns.max() - 3, rows.max() + 1) == (round(36 * 157 / 48), 157)
     several = images.panel(photo, heat, box=[(12, 24, 36, 48), (0, 0, 1, 1)])
     assert count(several, BLACK) > count(one, BLACK)
 
@@ -369,8 +562,8 @@ def test_panel_keeps_the_scale_of_a_signed_map(photo):
     # One negative pixel: reduced in size it is all but gone, and must not move the zero.
     heat = np.zeros((500, 500))
     heat[0, 0] = -1
-    panel = images.panel(np.zeros((500, 500)), heat, alpha=1, colormap="gray")
-    assert tuple(panel[90, 260]) == (128, 128, 128)
+    panel = images.panel(np.zeros((500, 500)), heat, alpha=1, colormap="gray", opacity="even")
+    assert tuple(panel[90, 240]) == (128, 128, 128)
 
 
 def test_panel_is_fast_enough_for_every_step(photo, heat):
@@ -477,7 +670,9 @@ def test_montage_spreads_the_slices():
 
 def test_signal_ground_has_the_colours_of_the_map():
     heat = np.array([0.0, 1.0])
-    shown = images.signal([1.0, 1.0], heat, width=100, height=40, alpha=0.5, colormap="gray")
+    shown = images.signal(
+        [1.0, 1.0], heat, width=100, height=40, alpha=0.5, colormap="gray", opacity="even"
+    )
     np.testing.assert_array_equal(shown[2, :50], np.full((50, 3), 128))
     np.testing.assert_array_equal(shown[2, 50:], np.full((50, 3), 255))
     assert count(shown[20:21], drawing.INK) >= 40  # a constant is a level line in the middle
@@ -625,9 +820,13 @@ REFUSED = {
     "unscaled map": (lambda: images.colorize([0.0, 37.5]), "from 0 to 37.5.*normalize"),
     "colormap": (lambda: images.colorize([0.0], "virids"), "'virids'.*viridis"),
     "alpha": (lambda: images.overlay(FLAT, FLAT, alpha=2), "alpha within 0..1.*Received: 2"),
-    "sizes": (
-        lambda: images.overlay(FLAT, np.zeros((4, 5))),
-        r"\(4, 4\).*Received: shape \(4, 5\)",
+    "map rank": (
+        lambda: images.overlay(np.zeros((4, 4)), np.zeros((2, 4, 4))),
+        r"a heatmap \(height, width\). Received: shape \(2, 4, 4\)",
+    ),
+    "opacity": (
+        lambda: images.overlay(np.zeros((4, 4)), np.zeros((4, 4)), opacity="strong"),
+        'Expected opacity to be "heat" or "even". Received: \'strong\'',
     ),
     "panel sizes": (
         lambda: images.panel(np.zeros((4, 4, 3)), np.zeros((7, 7))),
@@ -695,7 +894,7 @@ def test_bad_input_gets_a_sentence(call, message):
 # The modules themselves
 
 
-@pytest.mark.parametrize("module", [colors, drawing, images, panels, sequences])
+@pytest.mark.parametrize("module", [colors, drawing, framing, images, painting, panels, sequences])
 def test_examples_of_the_docstrings(module):
     names = {**vars(images), "np": np}
     failed, _ = doctest.testmod(module, extraglobs=names)

@@ -3,9 +3,11 @@
 Everything here takes and returns plain arrays; no model is involved. Pictures are uint8 RGB.
 """
 
-from kvis2.images.colors import Picture, color_table, colorize, displayable, normalize, overlay
+from kvis2.images.answers import ClassNames, class_name
+from kvis2.images.colors import Display, Picture, displayable, normalize
 from kvis2.images.drawing import LINE, WHITE, Color, captioned, resize, write
 from kvis2.images.files import comparable, file_name, written_aside
+from kvis2.images.framing import Framing
 from kvis2.images.gradients import (
     color_picture,
     gray_picture,
@@ -13,7 +15,15 @@ from kvis2.images.gradients import (
     positive_picture,
     relevance_picture,
 )
-from kvis2.images.panels import ClassNames, class_name, panel
+from kvis2.images.painting import (
+    Opacity,
+    check_opacity,
+    color_table,
+    colorize,
+    is_flat,
+    overlay,
+)
+from kvis2.images.panels import Explanation, panel
 from kvis2.images.reading import read
 from kvis2.images.sequences import at_least_one, columns_of, montage, signal
 from kvis2.images.sheets import grid, notebook_figure, save, save_gif, show, strip
@@ -23,9 +33,14 @@ __all__ = [
     "WHITE",
     "ClassNames",
     "Color",
+    "Display",
+    "Explanation",
+    "Framing",
+    "Opacity",
     "Picture",
     "at_least_one",
     "captioned",
+    "check_opacity",
     "class_name",
     "color_picture",
     "color_table",
@@ -36,6 +51,7 @@ __all__ = [
     "file_name",
     "gray_picture",
     "grid",
+    "is_flat",
     "montage",
     "negative_picture",
     "normalize",

@@ -6,16 +6,14 @@ No model and no drawing here; `kvis2.images.panels` composes what this module co
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from matplotlib.colors import Colormap
+    pass
 
 Picture: TypeAlias = NDArray[np.uint8]
 """A uint8 RGB array of shape `(height, width, 3)`."""
@@ -27,13 +25,7 @@ Display: TypeAlias = Callable[[Any], Any] | Limits
 """How to undo a preprocessing: a function `images -> images`, or the `(low, high)` of the data."""
 
 # Values this far outside a range still count as inside it: half a grey level.
-_SLACK = 0.5 / 255
-# fmt: off
-_DIVERGING = frozenset({
-    "PiYG", "PRGn", "BrBG", "PuOr", "RdGy", "RdBu", "RdYlBu", "RdYlGn", "Spectral", "coolwarm",
-    "bwr", "seismic", "berlin", "managua", "vanimo",
-})
-# fmt: on
+SLACK = 0.5 / 255
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[Any]:
@@ -149,7 +141,7 @@ def displayable(images: ArrayLike, display: Display | None = None) -> NDArray[np
         images = images[..., :1]
     elif channels > 4:
         images = images[..., :3]
-    limits = _known_limits(images) if display is None else _checked_limits(display)
+    limits = _known_limits(images) if display is None else checked_limits(display)
     if channels == 4 and limits is None:
         images = images[..., :3]
     levels = _levels(images, limits)
@@ -182,125 +174,6 @@ def rgb(image: ArrayLike, display: Display | None = None) -> Picture:
     )[0]
 
 
-def colorize(
-    heatmap: ArrayLike, colormap: str | Colormap = "jet", limits: Limits | None = None
-) -> NDArray[np.uint8]:
-    """Paint a heatmap with a matplotlib colormap: colormap((h - low) / (high - low)).
-
-    Args:
-        heatmap: array of any shape, values in 0..1 or, signed, in -1..1.
-        colormap: name of any matplotlib colormap, or a `Colormap`.
-        limits: the values at the two ends of the colormap; values outside get the colour of the
-            end. Default: `(-1, 1)` where the heatmap holds negative values or the colormap is a
-            diverging one ("RdBu_r", "seismic", ...), so that 0 is its middle; otherwise `(0, 1)`.
-
-    Returns:
-        uint8 RGB array of shape `heatmap.shape + (3,)`.
-
-    Raises:
-        ValueError: NaN or infinity, values outside -1..1 without `limits`, an unknown colormap.
-
-    Example:
-        >>> colorize([[0.0, 1.0]], "gray").tolist()
-        [[[0, 0, 0], [255, 255, 255]]]
-    """
-    heatmap = finite(heatmap, "a heatmap")
-    low, high = heat_limits(heatmap, colormap) if limits is None else _checked_limits(limits)
-    table = color_table(colormap)
-    # The same steps as matplotlib's: N equal bins, the upper end belongs to the last one.
-    position = (heatmap - np.float32(low)) * np.float32(len(table) / (high - low))
-    index = np.clip(position, 0, len(table) - 1).astype(np.intp)
-    return np.take(table, index, axis=0)
-
-
-def overlay(
-    image: ArrayLike,
-    heatmap: ArrayLike,
-    alpha: float = 0.5,
-    colormap: str | Colormap = "jet",
-    *,
-    limits: Limits | None = None,
-    display: Display | None = None,
-) -> Picture:
-    """Lay a painted heatmap over its image: round((1 - alpha) * image + alpha * colour).
-
-    Args:
-        image: `(height, width)` or `(height, width, channels)`, any kind `displayable` takes.
-        heatmap: `(height, width)`, values in 0..1 or, signed, in -1..1.
-        alpha: weight of the heatmap's colour, 0 (image only) to 1 (colour only).
-        colormap: as for `colorize`.
-        limits: as for `colorize`.
-        display: as for `displayable`.
-
-    Returns:
-        uint8 RGB array `(height, width, 3)`.
-
-    Raises:
-        ValueError: the two sizes differ, `alpha` is outside 0..1, or what `colorize` and
-            `displayable` refuse.
-
-    Example:
-        >>> overlay(np.zeros((1, 2)), [[0.0, 1.0]], alpha=0.5, colormap="gray").tolist()
-        [[[0, 0, 0], [128, 128, 128]]]
-    """
-    picture = rgb(image, display)
-    heatmap = np.asarray(heatmap)
-    if heatmap.shape != picture.shape[:2]:
-        raise ValueError(
-            f"Expected a heatmap of the image's size (height, width) = {picture.shape[:2]}. "
-            f"Received: shape {heatmap.shape}. Resize the map, or pick one map of the batch."
-        )
-    return blend(picture, colorize(heatmap, colormap, limits), alpha)
-
-
-def blend(picture: Picture, colors: Picture, alpha: float) -> Picture:
-    """Mix two pictures of one size: round((1 - alpha) * picture + alpha * colors)."""
-    if not 0 <= alpha <= 1:
-        raise ValueError(
-            f"Expected alpha within 0..1, the weight of the heatmap. Received: {alpha}."
-        )
-    mixed = picture * np.float32(1 - alpha)
-    mixed += colors * np.float32(alpha)
-    mixed += np.float32(0.5)  # the cast below cuts off, so this rounds
-    return mixed.astype(np.uint8)
-
-
-def heat_limits(heatmap: ArrayLike, colormap: str | Colormap) -> Limits:
-    """Choose the values at the ends of the colormap: `(-1, 1)` or `(0, 1)`, see `colorize`."""
-    heatmap = np.asarray(heatmap)
-    low = float(heatmap.min(initial=0.0))
-    high = float(heatmap.max(initial=0.0))
-    if low < -1 - _SLACK or high > 1 + _SLACK:
-        raise ValueError(
-            f"Expected a heatmap within 0..1, or -1..1 if signed. Received: values from {low:.4g} "
-            f"to {high:.4g}. Scale it with kvis2.images.normalize, or say limits=(low, high)."
-        )
-    name = colormap if isinstance(colormap, str) else colormap.name
-    return (-1.0, 1.0) if low < -_SLACK or name.removesuffix("_r") in _DIVERGING else (0.0, 1.0)
-
-
-def color_table(colormap: str | Colormap) -> NDArray[np.uint8]:
-    """Return the colours of a matplotlib colormap, uint8 RGB `(N, 3)` from low to high."""
-    if isinstance(colormap, str):
-        return _named_color_table(colormap)
-    return np.asarray(colormap(np.arange(colormap.N), bytes=True))[:, :3]
-
-
-@lru_cache(maxsize=32)
-def _named_color_table(name: str) -> NDArray[np.uint8]:
-    import matplotlib  # here, so that importing kvis2 stays fast
-
-    if name not in matplotlib.colormaps:
-        close = difflib.get_close_matches(name, list(matplotlib.colormaps), n=3, cutoff=0.4)
-        raise ValueError(
-            f"Expected the name of a matplotlib colormap. Received: {name!r}. "
-            + (f"Close names: {', '.join(close)}." if close else "Try 'jet' or 'viridis'.")
-        )
-    table = color_table(matplotlib.colormaps[name])
-    table.flags.writeable = False  # it is shared by every later call
-    return table
-
-
 def _with_batch_and_channels(images: NDArray[Any]) -> NDArray[Any]:
     shape = images.shape
     if images.ndim == 2:
@@ -315,7 +188,8 @@ def _with_batch_and_channels(images: NDArray[Any]) -> NDArray[Any]:
     return images
 
 
-def _checked_limits(limits: Any) -> Limits:
+def checked_limits(limits: Any) -> Limits:
+    """Return a range as two floats; refuse what is none."""
     values = np.asarray(limits, dtype=np.float64)
     if values.shape != (2,) or not values[0] < values[1]:
         raise ValueError(
@@ -330,7 +204,7 @@ def _known_limits(images: NDArray[Any]) -> Limits | None:
         return 0.0, 255.0
     low, high = float(images.min()), float(images.max())
     for top in (1.0, 255.0):
-        if low >= -top * _SLACK and high <= top + top * _SLACK:
+        if low >= -top * SLACK and high <= top + top * SLACK:
             return 0.0, top
     return None
 

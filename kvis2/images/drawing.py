@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from kvis2.images.colors import Picture, rgb
+from kvis2.images.colors import Picture, finite, rgb
 from kvis2.images.fonts import drawable
 from kvis2.images.fonts import font_for as _font
+from kvis2.images.framing import Framing
 
 Color: TypeAlias = tuple[int, int, int]
 
@@ -24,6 +25,7 @@ TRACK: Color = (237, 240, 243)
 BLUE: Color = (66, 110, 180)
 GREEN: Color = (27, 128, 62)
 RED: Color = (205, 40, 40)
+AMBER: Color = (255, 213, 128)
 
 LINE = 18  # height of a line of text, pixels
 _BASELINE = 13  # of a line of text, pixels from its top
@@ -31,11 +33,38 @@ MARGIN = 4  # pixels
 _BLOCKY = 16  # images of at most so many pixels a side grow as squares: smooth, they are a blur
 
 
-def resize(image: ArrayLike, width: int) -> Picture:
-    """Bring a picture to a width in pixels, its aspect kept: smooth, but squares if very small."""
-    picture = rgb(image)
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    return np.array(scaled(Image.fromarray(picture), (width, height)))
+def resize(images: ArrayLike, size: int | tuple[int, int]) -> NDArray[Any]:
+    """Bring a picture to a width, its aspect kept, or heatmaps to a height and width.
+
+    Args:
+        images: With a width, one picture of any kind `displayable` takes: it stays smooth, but
+            very small ones grow as squares. With a size, heatmaps `(batch, height, width)` or
+            `(height, width)`, bilinear, whose values never leave their range.
+        size: The width in pixels, or `(height, width)`.
+
+    Returns:
+        uint8 RGB `(height, width, 3)`, or float32 maps.
+
+    Raises:
+        ValueError: If maps have another rank.
+
+    Example:
+        >>> resize(np.array([[0.0, 1.0]]), (1, 4)).tolist()
+        [[0.0, 0.25, 0.75, 1.0]]
+    """
+    if isinstance(size, int | np.integer):
+        picture = rgb(images)
+        height = max(1, round(picture.shape[0] * size / picture.shape[1]))
+        return np.array(scaled(Image.fromarray(picture), (int(size), height)))
+    maps = finite(images, "maps").astype(np.float32)
+    if maps.ndim not in (2, 3) or 0 in maps.shape:
+        raise ValueError(
+            "Expected maps (batch, height, width) or one (height, width). Received: shape "
+            f"{maps.shape}. For a picture give the width alone, such as resize(photo, 300)."
+        )
+    if maps.ndim == 2:
+        return Framing().of_photograph(maps, size)
+    return np.stack([Framing().of_photograph(each, size) for each in maps])
 
 
 def scaled(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
 from collections.abc import Sequence
 from io import BytesIO
+from typing import cast
 
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from kvis2.images.colors import Limits, Picture
 
@@ -25,7 +27,7 @@ class NotebookFigure(Figure):
     @classmethod
     def of_overlays(
         cls,
-        pictures: Sequence[Picture] | NDArray,
+        pictures: Sequence[Picture],
         overlays: Sequence[Picture],
         titles: Sequence[str] | None,
         columns: int,
@@ -34,12 +36,10 @@ class NotebookFigure(Figure):
     ) -> NotebookFigure:
         """Draw pairs, picture above overlay, in rows of `columns`, and one colour bar."""
         rows = -(-len(pictures) // columns)
-        height, width = pictures[0].shape[:2]
+        shape = max(each.shape[0] / each.shape[1] for each in pictures)
         side = 2.2  # inches, of a picture's width
-        tall = side * min(max(height / width, 0.3), 2.0)
-        figure = cls(
-            figsize=(side * columns + 1.0, 2 * rows * tall + 0.3 * rows), layout="constrained"
-        )
+        tall = side * min(max(shape, 0.3), 2.0)
+        figure = cls.with_window(side * columns + 1.0, 2 * rows * tall + 0.3 * rows)
         axes = figure.subplots(2 * rows, columns, squeeze=False)
         for index, (picture, hot) in enumerate(zip(pictures, overlays, strict=True)):
             row, column = divmod(index, columns)
@@ -57,3 +57,24 @@ class NotebookFigure(Figure):
         )
         figure.colorbar(scale, ax=figure.axes, label="evidence", shrink=0.8, aspect=30)
         return figure
+
+    @classmethod
+    def with_window(cls, width: float, height: float) -> NotebookFigure:
+        """An empty figure, in inches, with a window to show it in where a script has a screen."""
+        size = (width, height)
+        if not hasattr(sys, "ps1") and not hasattr(builtins, "__IPYTHON__"):
+            import matplotlib.pyplot as plt
+
+            figure = plt.figure(FigureClass=cls, figsize=size, layout="constrained")
+            if figure.canvas.required_interactive_framework is not None:
+                return cast(NotebookFigure, figure)
+            plt.close(figure)
+        return cls(figsize=size, layout="constrained")
+
+    def wait(self) -> NotebookFigure:
+        """Show the window, if there is one, until it is closed; return the figure."""
+        if self.canvas.manager is not None:
+            import matplotlib.pyplot as plt
+
+            plt.show(block=True)
+        return self

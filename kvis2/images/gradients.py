@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kvis2.images.colors import Picture, colorize, finite, rgb
+from kvis2.images.colors import Picture, finite, rgb
+from kvis2.images.painting import colorize
 
 
 def gray_saliency(gradients: ArrayLike) -> NDArray[np.float64]:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from kvis2.images.colors import Limits, Picture, blend, colorize, finite
+from kvis2.images.colors import Limits, Picture, finite
 from kvis2.images.drawing import INK
+from kvis2.images.painting import Opacity, blend, colorize, heat_limits, opacities
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -58,8 +59,9 @@ def signal(
     *,
     width: int = 342,
     height: int = 120,
-    alpha: float = 0.5,
-    colormap: str | Colormap = "jet",
+    alpha: float = 0.8,
+    colormap: str | Colormap | None = None,
+    opacity: Opacity = "heat",
     limits: Limits | None = None,
 ) -> Picture:
     """Draw a sequence as a dark line over its heatmap, which colours the ground from left to right.
@@ -71,8 +73,9 @@ def signal(
         heatmap: `(length,)`, 0..1 or, signed, -1..1.
         width: pixels.
         height: pixels.
-        alpha: weight of the heatmap's colour over white, 0..1.
+        alpha: largest weight of the heatmap's colour over white, 0..1.
         colormap: as for `colorize`.
+        opacity: as for `overlay`.
         limits: as for `colorize`.
 
     Returns:
@@ -94,8 +97,10 @@ def signal(
         )
     length = len(values)
     column_step = ((np.arange(width) + 0.5) * length / width).astype(int)
-    ground = colorize(heatmap, colormap, limits)[column_step]
-    ground = blend(np.full_like(ground, 255), ground, alpha)
+    limits = heat_limits(heatmap, colormap) if limits is None else limits
+    ground = colorize(heatmap, colormap, limits)
+    weight = opacities(heatmap, limits, alpha, opacity)
+    ground = blend(np.full_like(ground, 255), ground, weight)[column_step]
     canvas = Image.fromarray(np.repeat(ground[np.newaxis], height, axis=0))
     low, span = values.min(), np.ptp(values)
     lines = values.reshape(length, -1).T[:3]

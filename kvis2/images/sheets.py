@@ -8,29 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from kvis2.images.colors import (
-    Display,
-    Limits,
-    Picture,
-    colorize,
-    displayable,
-    heat_limits,
-    normalize,
-    overlay,
-    rgb,
-)
+from kvis2.images.colors import Display, Limits, Picture, displayable, normalize, rgb
 from kvis2.images.drawing import captioned, resize
 from kvis2.images.files import written_aside
+from kvis2.images.framing import Framing
+from kvis2.images.painting import (
+    Opacity,
+    chosen_colormap,
+    colorize,
+    heat_limits,
+    is_flat,
+    overlay,
+)
 from kvis2.images.panels import panel
 from kvis2.images.sequences import columns_of, montage, signal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
     from kvis2.images.figures import NotebookFigure
@@ -218,58 +218,111 @@ def _common_palette(pictures: Sequence[Picture]) -> Image.Image:
 
 
 def show(
-    images: ArrayLike,
+    images: ArrayLike | Sequence[ArrayLike],
     maps: ArrayLike,
     titles: Sequence[str] | None = None,
     *,
-    colormap: str | Colormap = "jet",
-    alpha: float = 0.5,
+    colormap: str | Colormap | None = None,
+    alpha: float = 0.8,
+    opacity: Opacity = "heat",
     columns: int = 4,
     limits: Limits | None = None,
     display: Display | None = None,
-) -> NotebookFigure:
+    framing: Framing | None = None,
+    ax: Axes | None = None,
+) -> NotebookFigure | Axes:
     """Draw images over their overlays in a matplotlib figure with one colour bar for all.
 
-    The figure belongs to nobody: pyplot does not know it, so nothing has to be closed. A notebook
-    shows it as the last value of a cell; `figure.savefig(path)` writes it.
+    A notebook shows the figure as the last value of a cell; in a script a window opens, where
+    matplotlib has one to open, and the script goes on when it is closed. Elsewhere the figure
+    belongs to nobody: nothing has to be closed, and `figure.savefig(path)` writes it. A map that
+    `is_flat` is named as such in its title.
 
     Args:
-        images: `(batch, height, width[, channels])`, as for `displayable`.
-        maps: `(batch, height, width)`, 0..1 or, signed, -1..1.
+        images: `(batch, height, width[, channels])`, as for `displayable`; or a list of
+            photographs, each at its own size.
+        maps: `(batch, height, width)`, 0..1 or, signed, -1..1; a list where sizes differ.
         titles: one for each image.
         colormap: as for `colorize`.
-        alpha: weight of the heatmap in the overlay, 0..1.
+        alpha: largest weight of the heatmap in the overlay, 0..1.
+        opacity: as for `overlay`.
         columns: images side by side.
         limits: values at the ends of the colour bar, as for `colorize`; one range for all maps.
         display: what undoes the preprocessing, as for `displayable`.
+        framing: how photographs became inputs, as for `overlay`.
+        ax: matplotlib axes to draw the overlay of one image into, alone.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure`, or `ax` where it was given.
 
     Raises:
-        ValueError: another number of maps or titles than images, or what `overlay` refuses.
+        ValueError: another number of maps or titles than images, more than one image with `ax`,
+            or what `overlay` refuses.
 
     Example:
-        >>> figure = show(np.zeros((2, 48, 48, 3)), np.zeros((2, 48, 48)), ["cat", "dog"])
+        >>> figure = show(np.zeros((2, 48, 48, 3)), np.eye(48)[None].repeat(2, 0), ["cat", "dog"])
         >>> len(figure.axes)  # two images, two overlays, one colour bar
         5
     """
     from kvis2.images.figures import NotebookFigure
 
-    pictures, maps = displayable(images, display), np.asarray(maps)
-    maps = maps[np.newaxis] if maps.ndim == 2 else maps
-    for name, given in (("maps", maps), ("titles", titles)):
+    pictures = _each_displayable(images, display)
+    heat = _each_map(maps)
+    for name, given in (("maps", heat), ("titles", titles)):
         if given is not None and len(given) != len(pictures):
             raise ValueError(
                 f"Expected as many {name} as images, {len(pictures)}. Received: {len(given)}."
             )
-    limits = heat_limits(maps, colormap) if limits is None else limits
+    ranges = [heat_limits(each, colormap) for each in heat]
+    limits = (min(r[0] for r in ranges), max(r[1] for r in ranges)) if limits is None else limits
     overlays = [
-        overlay(picture, heatmap, alpha, colormap, limits=limits)
-        for picture, heatmap in zip(pictures, maps, strict=True)
+        overlay(p, h, alpha, colormap, opacity=opacity, limits=limits, framing=framing)
+        for p, h in zip(pictures, heat, strict=True)
     ]
-    columns = columns_of(len(pictures), columns)
-    return NotebookFigure.of_overlays(pictures, overlays, titles, columns, colormap, limits)
+    titles = _told(titles, heat)
+    if ax is not None:
+        if len(pictures) != 1:
+            raise ValueError(
+                f"Expected one image for ax=. Received: {len(pictures)}. Give images[:1] and "
+                "maps[:1], or leave ax out."
+            )
+        ax.imshow(overlays[0])
+        ax.set_axis_off()
+        if titles is not None:
+            ax.set_title(titles[0])
+        return ax
+    figure = NotebookFigure.of_overlays(
+        pictures,
+        overlays,
+        titles,
+        columns_of(len(pictures), columns),
+        chosen_colormap(colormap, limits),
+        limits,
+    )
+    return figure.wait()
+
+
+def _each_displayable(images: Any, display: Display | None) -> list[Picture]:
+    """The images as pictures: of one size in an array, or a list of photographs of any."""
+    if isinstance(images, list | tuple) and len({np.shape(each) for each in images}) > 1:
+        return [rgb(each, display) for each in images]
+    return list(displayable(images, display))
+
+
+def _each_map(maps: Any) -> list[NDArray[Any]]:
+    if isinstance(maps, list | tuple) and len({np.shape(each) for each in maps}) > 1:
+        return [np.asarray(each) for each in maps]
+    array = np.asarray(maps)
+    return list(array[np.newaxis] if array.ndim == 2 else array)
+
+
+def _told(titles: Sequence[str] | None, maps: Sequence[ArrayLike]) -> list[str] | None:
+    """The titles, with a word at those of flat maps."""
+    flat = [is_flat(each) for each in maps]
+    if titles is None and not any(flat):
+        return None
+    given = titles or [""] * len(maps)
+    return [f"{t} (flat)".strip() if f else t for t, f in zip(given, flat, strict=True)]
 
 
 def notebook_figure(width: float, height: float) -> NotebookFigure:
