@@ -5,6 +5,7 @@ from kvis2.callbacks.features import ActivationLogger, FeatureLogger, FilterLogg
 from kvis2.callbacks.pictures import Observation, PictureLogger
 from kvis2.callbacks.probe_images import Probes, take_probes
 from kvis2.callbacks.schedule import Schedule
+from kvis2.callbacks.settings import Log, PanelStyle
 from kvis2.callbacks.writers import FolderWriter, Picture, TensorBoardWriter, Writer
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "FeatureLogger",
     "FilterLogger",
     "FolderWriter",
+    "Log",
     "Observation",
+    "PanelStyle",
     "Picture",
     "PictureLogger",
     "Probes",

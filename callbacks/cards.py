@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kvis2.callbacks.predictions import Explained, two_classes
+from kvis2.callbacks.probe_sets import outlines
 from kvis2.callbacks.tab import Card
 from kvis2.images import displayable
 
@@ -37,7 +38,7 @@ def cards_of(
         shown = displayable(shown[..., np.newaxis])
     cards = []
     for row, name in enumerate(names):
-        own = () if boxes is None else np.atleast_2d(np.asarray(boxes[row], np.float64))
+        own = () if boxes is None else outlines(boxes[row])
         label = None if labels is None else int(labels[row])
         if rank == 2 and shown.ndim == 4:
             size = (int(shown.shape[1]), int(shown.shape[2]))

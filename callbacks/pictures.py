@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import keras
 
 from kvis2.callbacks.probe_images import preserved_random_state
-from kvis2.callbacks.schedule import TENSORBOARD_STEPS, Schedule, check_every
+from kvis2.callbacks.schedule import TENSORBOARD_STEPS, Schedule
 from kvis2.callbacks.sentences import one_line
+from kvis2.callbacks.settings import Log, log_of
 from kvis2.callbacks.tab import TabSummary
 from kvis2.callbacks.writers import (
     FolderWriter,
     Picture,
     TensorBoardWriter,
     Writer,
-    check_run,
 )
 
 
@@ -30,7 +30,7 @@ class Observation(NamedTuple):
 
     Attributes:
         pictures: What is drawn.
-        scalars: Numbers by tag.
+        scalars: Numbers by tag; NaN where there is none at this step, which is not written.
         summaries: Records for the Explanations tab of TensorBoard.
     """
 
@@ -46,24 +46,11 @@ class PictureLogger(keras.callbacks.Callback):
     the global random generators of Python and NumPy are left as they were.
 
     Args:
-        log_dir: The directory that TensorBoard is started with.
-        every: Log every n epochs (or batches); "auto" spreads ten steps over the training, the
-            first and the last included, since TensorBoard keeps ten pictures of a tag.
-        unit: "epoch" or "batch", what `every` counts. A step is the epoch's or batch's number
-            from 0; batches count on over epochs.
-        run: Name of the run directory below `log_dir`. If it holds event files already, `run_2`,
-            `run_3`, ... is used, so that two trainings, or two loggers, never mix.
-        save_dir: Also write the pictures here as PNG files, and at the end a GIF and a strip of
-            each. A training that is resumed (`initial_epoch`) goes on in GIF and strip where the
-            earlier one was; else files of an earlier training are replaced.
-        on_error: "warn": an error while logging gives one warning and ends the logging, and the
-            training goes on; "raise": it ends the training. A directory that cannot be written to
-            is an error before the first batch in either case. An attempt to end the process
-            (`SystemExit`) while logging is such an error. A `KeyboardInterrupt` while logging ends
-            the training and closes the files; one elsewhere closes them at the next training,
-            or with the process.
+        log_dir: The directory that TensorBoard is started with, or a `Log`.
+        **options: The further fields of `Log`: `every`, `unit`, `run`, `save_dir`, `on_error`.
 
     Attributes:
+        log: When the logger looks, and where it writes to.
         history: What was logged, lists of equal length by name: "step", "seconds" (what the step
             cost), and the scalars.
     """
@@ -77,39 +64,20 @@ class PictureLogger(keras.callbacks.Callback):
     _next_batch: int
     _visited: int | None  # the last step that could have been logged
     _epoch_scalars: dict[str, float]
+    _first_seconds: float  # what was spent before the first batch, counted with the first step
 
-    def __init__(
-        self,
-        log_dir: str | os.PathLike[str],
-        *,
-        every: int | str = "auto",
-        unit: str = "epoch",
-        run: str = "kvis2",
-        save_dir: str | os.PathLike[str] | None = None,
-        on_error: str = "warn",
-    ) -> None:
+    def __init__(self, log_dir: str | os.PathLike[str] | Log, **options: Any) -> None:
         super().__init__()
-        check_every(every)
-        check_choice("unit", unit, ("epoch", "batch"))
-        check_choice("on_error", on_error, ("warn", "raise"))
-        if not run or run in (".", "..", "train", "validation"):
-            raise ValueError(
-                f"Expected run to name a directory of the logger's own. Received: {run!r}. "
-                "TensorBoard loses data where two writers share a run: use for example 'kvis2'."
-            )
-        check_run(run)
-        self.log_dir = os.fspath(log_dir)
-        self.every = every
-        self.unit = unit
-        self.run = run
-        self.save_dir = save_dir
-        self.on_error = on_error
+        self.log = log_of(log_dir, options)
         self.history: dict[str, list[float]] = {"step": [], "seconds": []}
         self._reset()
 
     def observe(self, step: int) -> Observation:
         """Look at `self.model`: the pictures and scalars of one step. Subclasses say what."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it observes.")
+
+    def begin(self) -> None:
+        """Look at `self.model` before its first batch; subclasses may."""
 
     @property
     def overhead(self) -> float:
@@ -130,6 +98,7 @@ class PictureLogger(keras.callbacks.Callback):
             self._writers = self._opened()
             # Keras calls no hook when a training is interrupted outside of one.
             weakref.finalize(self, _close_all, self._writers)
+            self._prepare()
         # Batches are counted where a dataset does not know how many it has.
         self._first_batch = self._next_batch if steps is None else epoch * steps
         self._epoch_scalars = {}
@@ -140,16 +109,16 @@ class PictureLogger(keras.callbacks.Callback):
         # Keras counts the batches that `steps_per_execution` would take beyond the epoch.
         step = self._first_batch + (batch if steps is None else min(batch, steps - 1))
         self._next_batch = step + 1
-        if self.unit == "batch":
+        if self.log.unit == "batch":
             self._visit(step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log if the epoch is due, and hand the scalars to the callbacks that come after."""
-        if self.unit == "epoch":
+        if self.log.unit == "epoch":
             self._visit(epoch)
         if logs is not None:
             logs.update(
-                {f"{self.run}_{name}": value for name, value in self._epoch_scalars.items()}
+                {f"{self.log.run}_{name}": value for name, value in self._epoch_scalars.items()}
             )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -170,27 +139,28 @@ class PictureLogger(keras.callbacks.Callback):
         self._first_batch = self._next_batch = 0
         self._visited = None
         self._epoch_scalars = {}
+        self._first_seconds = 0.0
 
     def _planned(self, epoch: int, epochs: int | None, steps: int | None) -> Schedule:
         first, last = epoch, None if epochs is None else epochs - 1
-        if self.unit == "batch":
+        if self.log.unit == "batch":
             first = epoch * (steps or 0)
             last = None if epochs is None or steps is None else epochs * steps - 1
-        schedule = Schedule(self.every, first, last)
+        schedule = Schedule(self.log.every, first, last)
         planned = schedule.total()
         if planned is not None and planned > TENSORBOARD_STEPS:
             print(
                 f"{type(self).__name__} will log {planned} steps, of which TensorBoard keeps "
-                f"{TENSORBOARD_STEPS}: start it with `tensorboard --logdir {self.log_dir} "
+                f"{TENSORBOARD_STEPS}: start it with `tensorboard --logdir {self.log.log_dir} "
                 f"--samples_per_plugin images={planned}` to see them all."
             )
         return schedule
 
     def _opened(self) -> list[Writer]:
         writers: list[Writer] = []
-        if self.save_dir is not None:
-            writers.append(FolderWriter(self.save_dir, self.unit))
-        return [TensorBoardWriter(self.log_dir, self.run), *writers]
+        if self.log.save_dir is not None:
+            writers.append(FolderWriter(self.log.save_dir, self.log.unit))
+        return [TensorBoardWriter(self.log.log_dir, self.log.run), *writers]
 
     def _close(self) -> None:
         """Close the files, each of them though another cannot be."""
@@ -204,6 +174,17 @@ class PictureLogger(keras.callbacks.Callback):
     def _finish(self, writer: Writer) -> None:
         with self._guarded("when it finished"):
             writer.close()
+
+    def _prepare(self) -> None:
+        started = time.perf_counter()
+        with (
+            self._guarded("before the first batch"),
+            preserved_random_state(),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # What remains true is said at the first step.
+            self.begin()
+        self._first_seconds = time.perf_counter() - started
 
     def _visit(self, step: int) -> None:
         assert self._schedule is not None
@@ -222,16 +203,19 @@ class PictureLogger(keras.callbacks.Callback):
         if self._failed:
             return
         started = time.perf_counter()
-        with self._guarded(f"at {self.unit} {step}"):
+        with self._guarded(f"at {self.log.unit} {step}"):
             with preserved_random_state(), self._each_warning_once(step):
                 observation = self.observe(step)
+            known = {tag: v for tag, v in observation.scalars.items() if v == v}  # not NaN
             for writer in self._writers:
-                writer.write(step, *observation)
+                writer.write(step, observation.pictures, known, observation.summaries)
             self._remember(step, observation.scalars, time.perf_counter() - started)
 
     def _remember(self, step: int, scalars: Mapping[str, float], seconds: float) -> None:
-        self._epoch_scalars = {tag.split("/")[-1]: value for tag, value in scalars.items()}
-        for name, value in {"step": step, "seconds": seconds, **self._epoch_scalars}.items():
+        named = {tag.split("/")[-1]: value for tag, value in scalars.items()}
+        self._epoch_scalars = {name: value for name, value in named.items() if value == value}
+        seconds, self._first_seconds = seconds + self._first_seconds, 0.0
+        for name, value in {"step": step, "seconds": seconds, **named}.items():
             self.history.setdefault(name, []).append(value)
 
     @contextmanager
@@ -245,7 +229,7 @@ class PictureLogger(keras.callbacks.Callback):
             if place not in self._warned:
                 self._warned.add(place)
                 said = one_line(str(warning.message))
-                message = f"{type(self).__name__} at {self.unit} {step}: {said}"
+                message = f"{type(self).__name__} at {self.log.unit} {step}: {said}"
                 warnings.warn_explicit(message, *place)
 
     @contextmanager
@@ -255,7 +239,7 @@ class PictureLogger(keras.callbacks.Callback):
             yield
         except (Exception, SystemExit) as error:
             said = f"{type(error).__name__}: {one_line(str(error))}"
-            if self.on_error == "raise":
+            if self.log.on_error == "raise":
                 self._close()
                 if isinstance(error, Exception):
                     raise
@@ -278,11 +262,3 @@ def _close_all(writers: list[Writer]) -> None:
     with ExitStack() as stack:
         while writers:
             stack.callback(writers.pop().close)
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raise unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(
-            f"Expected {name} to be one of {', '.join(map(repr, choices))}. Received: {value!r}."
-        )

@@ -60,6 +60,37 @@ def explained_by(model: keras.Model, score: Any, labels: np.ndarray | None) -> E
     return Explained(_alone(labels.tolist(), classes[0], names), classes[0], labels)
 
 
+def explained_predictions(
+    explained: Explained, probabilities: np.ndarray | None, names: list[str]
+) -> Explained | None:
+    """The same with the predicted classes in the place of the true ones.
+
+    Args:
+        explained: What explains the true classes.
+        probabilities: `(batch, classes)`, or None.
+        names: Of the model's outputs.
+
+    Returns:
+        None where nothing else is predicted, or no classes are.
+    """
+    if probabilities is None or explained.labels is None:
+        return None
+    classes = np.argmax(two_classes(probabilities), axis=1)
+    if np.array_equal(classes, explained.labels):
+        return None
+    return explained._replace(score=_alone(classes.tolist(), explained.output, names))
+
+
+def score_words(explained: Explained) -> str:
+    """What a score that is no class is called in a panel: its function's or its class' name."""
+    score = explained.score
+    if isinstance(score, list) and explained.output < len(score):
+        score = score[explained.output]
+    if isinstance(score, RegressionScore):
+        return "a higher output"
+    return str(getattr(score, "__name__", type(score).__name__)).replace("<lambda>", "this score")
+
+
 def _given(score: Any, names: list[str], labels: np.ndarray | None) -> Explained:
     """A score of the user's own; of several outputs the first that it names is told."""
     if isinstance(score, Mapping):

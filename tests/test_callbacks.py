@@ -554,7 +554,19 @@ def test_a_batch_is_told_from_one_sample(shape, batch):
     [
         ({"unit": "step"}, "Expected unit to be one of 'epoch', 'batch'"),
         ({"on_error": "ignore"}, "Expected on_error to be one of 'warn', 'raise'"),
-        ({"score": "true"}, "Expected score to be one of 'label', 'predicted'"),
+        ({"score": "true"}, "Expected score to be one of 'label', 'predicted', 'both'"),
+        ({"score": "both"}, "Expected labels for score='both'"),
+        ({"choose": "best"}, "Expected choose to be 'first', 'per_class', 'worst' or a function"),
+        ({"choose": "worst"}, "Expected labels for choose='worst'"),
+        ({"choose": lambda images, labels: [99]}, "indices from 0 to 19"),
+        ({"choose": lambda images, labels: None}, "to return indices of images"),
+        ({"names": ["a"]}, "a name for each of the 16 probe images. Received: 1"),
+        ({"metrics": ["speed"]}, "Expected metrics to be 'auto' or some of .*Received: 'speed'"),
+        ({"metrics": ["energy_in_box"]}, "Expected boxes= for energy_in_box"),
+        ({"alpha": 2}, "Expected alpha within 0..1"),
+        ({"colormap": "jett"}, "Expected the name of a matplotlib colormap"),
+        ({"top_k": -1}, "Expected top_k to be a number of classes"),
+        ({"width": 50}, "Expected a width of at least 120"),
         ({"score": [1, 2]}, "a score for each of the 16 probe images. Received: 2"),
         ({"run": ""}, "Expected run to name a directory"),
         ({"run": "train"}, "Expected run to name a directory of the logger's own"),
@@ -579,7 +591,7 @@ def test_labels_that_are_no_classes_are_left_out_where_they_are_not_explained(tm
 def test_the_default_explainers_and_runs_of_the_loggers_differ(tmp_path):
     cam, saliency = CamLogger(tmp_path, IMAGES), SaliencyLogger(tmp_path, IMAGES)
     assert isinstance(cam, ExplanationLogger)
-    assert cam.run != saliency.run
+    assert cam.log.run != saliency.log.run
 
 
 def test_the_base_says_that_it_observes_nothing(tmp_path):

@@ -167,7 +167,7 @@ def test_prediction_and_explanation_are_one_pass(tmp_path):
     x = L.Conv2D(6, 3, activation="relu")(inputs)
     model = keras.Model(inputs, L.Dense(3, activation="softmax")(L.GlobalAveragePooling2D()(x)))
     model.compile("sgd", "sparse_categorical_crossentropy")
-    logger = ExplanationLogger(tmp_path, X[:4], np.arange(4) % 3, on_error="raise")
+    logger = ExplanationLogger(tmp_path, X[:4], np.arange(4) % 3, metrics=[], on_error="raise")
     model.fit(X, np.arange(16) % 3, verbose=0, callbacks=[logger])
     traces = kvis2.passes.trace_count(model)
     logger.observe(1)

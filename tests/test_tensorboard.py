@@ -131,12 +131,13 @@ def test_the_panels_are_served_with_their_tags_and_steps(address, log_dir):
             shown = np.asarray(Image.open(io.BytesIO(served)))
             saved = log_dir / "pictures" / name / f"epoch {sample['step']:03d}.png"
             np.testing.assert_array_equal(shown, np.asarray(Image.open(saved)))
-            assert shown.shape[1] == 350
+            assert shown.shape == (215, 350, 3)
 
 
 def test_the_numbers_are_served_beside_the_curves_of_keras(address):
     scalars = tags(address, "scalars")
-    assert {"GradCAM/pointing_game", "GradCAM/energy_in_box"} == set(scalars["kvis2"])
+    names = ("pointing_game", "energy_in_box", "sparseness", "drift", "untrained_similarity")
+    assert {f"GradCAM/{name}" for name in names} <= set(scalars["kvis2"])
     query = {"run": "kvis2", "tag": "GradCAM/energy_in_box"}
     series = json.loads(get(address, "scalars/scalars", **query))
     assert [step for _, step, _ in series] == list(range(EPOCHS))
@@ -144,7 +145,8 @@ def test_the_numbers_are_served_beside_the_curves_of_keras(address):
 
 
 @pytest.mark.browser
-def test_a_browser_shows_the_panels_in_the_images_tab(address, tmp_path, log_dir):
+@pytest.mark.parametrize("tab", ["images", "timeseries"])
+def test_a_browser_shows_the_panels_pixel_by_pixel(address, tmp_path, log_dir, tab):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("chromium is not installed")
@@ -158,10 +160,10 @@ def test_a_browser_shows_the_panels_in_the_images_tab(address, tmp_path, log_dir
             "--hide-scrollbars",
             "--force-device-scale-factor=1",
             f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1500,1100",
+            "--window-size=1500,1600",
             "--virtual-time-budget=30000",
             f"--screenshot={screenshot}",
-            f"{address}/#images",
+            f"{address}/#{tab}",
         ],
         check=True,
         timeout=150,
