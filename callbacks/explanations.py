@@ -120,6 +120,7 @@ class ExplanationLogger(PictureLogger):
         >>> model.fit(x, y, epochs=10, callbacks=[keras.callbacks.TensorBoard("logs"), logger])
     """
 
+    option_kinds = (Log, PanelStyle)
     explainer: Any
     _cards: TabCards | None
 
@@ -144,7 +145,7 @@ class ExplanationLogger(PictureLogger):
         panel: PanelStyle | None = None,
         **options: Any,
     ) -> None:
-        logged, styled = parted(type(self).__name__, options, Log, PanelStyle)
+        logged, styled = parted(type(self).__name__, options, *self.option_kinds)
         super().__init__(log_dir, **logged)
         self.style = dataclasses.replace(panel or PanelStyle(), **styled)
         if class_names is None:

@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 
@@ -23,6 +23,7 @@ from kvis2.callbacks.writers import (
     TensorBoardWriter,
     Writer,
 )
+from kvis2.shown import Shown
 
 
 class Observation(NamedTuple):
@@ -39,7 +40,7 @@ class Observation(NamedTuple):
     summaries: Sequence[TabSummary] = ()
 
 
-class PictureLogger(keras.callbacks.Callback):
+class PictureLogger(Shown, keras.callbacks.Callback):
     """Base of the loggers: when to look, and where the pictures go. `observe` says what is seen.
 
     Training with a logger is bit-identical to training without: weights, optimizer, metrics and
@@ -54,6 +55,9 @@ class PictureLogger(keras.callbacks.Callback):
         history: What was logged, lists of equal length by name: "step", "seconds" (what the step
             cost), and the scalars.
     """
+
+    option_kinds: ClassVar[tuple[type, ...]] = (Log,)
+    """What further arguments are parted by."""
 
     # Of one training:
     _schedule: Schedule | None

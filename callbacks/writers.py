@@ -17,6 +17,7 @@ from kvis2.callbacks.schedule import spread
 from kvis2.callbacks.sentences import one_line
 from kvis2.callbacks.tab import TabSummary, write_summaries
 from kvis2.images import comparable, file_name, save_gif, strip, written_aside
+from kvis2.shown import Shown
 
 _OWN_SUFFIX = ".kvis2"
 _STRIP_PICTURES = 10
@@ -54,7 +55,7 @@ class Writer(Protocol):
         """Finish; nothing is written afterwards."""
 
 
-class TensorBoardWriter:
+class TensorBoardWriter(Shown):
     """Write pictures and scalars into a run directory of their own below `log_dir`.
 
     A second event file in a run that another writer has open, or smaller steps after larger ones,
@@ -177,7 +178,7 @@ _IMAGE_METADATA = _metadata("images")
 _SCALAR_METADATA = _metadata("scalars")
 
 
-class FolderWriter:
+class FolderWriter(Shown):
     """Write pictures as PNG files by step, and at the end a GIF and a strip for each tag.
 
     `GradCAM/00 cat` at step 3 becomes `GradCAM/00 cat/epoch 003.png`; at the end come

@@ -16,10 +16,12 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from kvis2.shown import Shown
+
 T = TypeVar("T")
 
 
-class Traced:
+class Traced(Shown):
     """Base of what shares a compiled pass with its equals, also as an attribute of another."""
 
     untraced: ClassVar[frozenset[str]] = frozenset()

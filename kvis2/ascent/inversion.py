@@ -14,10 +14,11 @@ from kvis2.ascent.maximization import ActivationMaximization
 from kvis2.inspection import activations
 from kvis2.regularizers import Regularizer
 from kvis2.scores import FeatureScore
+from kvis2.shown import Shown
 from kvis2.types import LayerReference
 
 
-class FeatureInversion:
+class FeatureInversion(Shown):
     r"""What is left of an image at a layer, found by inverting the layer.
 
     Minimises `score_weight ||phi(x) - phi(image)||^2 / ||phi(image)||^2 + penalties`, phi the

@@ -171,7 +171,13 @@ class IntegratedGradients(PathAttribution):
         **options: Any,
     ) -> None:
         super().__init__(model, layer, **options)
+        self.method = method
         self.places, self.weights = _quadrature(method, steps)
+
+    @property
+    def steps(self) -> int:
+        """Number of points on each path."""
+        return len(self.places)
 
     def path(self) -> tuple[int, tf.Tensor, tf.Tensor, tf.Tensor]:
         """All points of the rule, for one baseline after the other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,12 @@ class Description:
                 *_section("maps", self._map_lines()),
             ]
         )
+
+    def _repr_html_(self) -> str:
+        """The text as a notebook shows it: its headings bold, in letters of one width."""
+        lines = [html.escape(line) for line in str(self).splitlines()]
+        shown = [line if line.startswith(" ") else f"<b>{line}</b>" for line in lines]
+        return f"<pre>{chr(10).join(shown)}</pre>"
 
     def _activation_line(self) -> str:
         if self.activations is None:

@@ -15,12 +15,13 @@ import tensorflow as tf
 from kvis2.lrp.operations import LINEAR, MOVES, Dependence
 from kvis2.lrp.recorder import RuledCall
 from kvis2.lrp.rules import AlphaBeta, Epsilon, Gamma, Norm, Pass, ZPlus
+from kvis2.shown import Shown
 
 # Not their subclasses, which may hand out relevance by something else than the inputs.
 _BY_INPUT = (AlphaBeta, Epsilon, Gamma, Norm, ZPlus)
 
 
-class Rectified:
+class Rectified(Shown):
     """The calls of a traced pass whose negative outputs get no relevance.
 
     Args:

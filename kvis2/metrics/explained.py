@@ -17,10 +17,11 @@ from kvis2.metrics.result import Measurement
 from kvis2.models import Batch
 from kvis2.passes import Method, Probe
 from kvis2.scores import CategoricalScore, PredictedScore
+from kvis2.shown import Shown
 from kvis2.types import Tensors
 
 
-class OfExplainer:
+class OfExplainer(Shown):
     """Base of the measures of explainers: `measure(score, images)`.
 
     Args:

@@ -18,10 +18,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvis2.shown import Shown
 from kvis2.types import LayerReference
 
 
-class Score:
+class Score(Shown):
     """Base of the scores: `score(output)` is one number per sample.
 
     NumPy array attributes are per-sample fields, first axis the batch; an array with a first
