@@ -133,12 +133,11 @@ def chosen(offered: list[Method], captions: list[str] | None) -> list[Method]:
 
 def painted(photo: np.ndarray, heatmap: np.ndarray, marks_pixels: bool) -> np.ndarray:
     """A CAM over the photograph; single pixels by themselves, or they would not be seen."""
-    colormap = "seismic" if heatmap.min() < 0 else "jet"
     if not marks_pixels:
-        return images.overlay(photo, heatmap, colormap=colormap)
+        return images.overlay(photo, heatmap)
     limit = np.percentile(np.abs(heatmap), 99.5)
     clipped = np.clip(heatmap / limit, -1, 1)
-    return images.colorize(clipped, colormap if heatmap.min() < 0 else "gray")
+    return images.colorize(clipped, "seismic" if heatmap.min() < 0 else "gray")
 
 
 def timed(explain: Callable[..., np.ndarray], *args: object) -> tuple[np.ndarray, float]:

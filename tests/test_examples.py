@@ -95,7 +95,7 @@ def test_demo_writes_and_prints_what_the_readme_says(tmp_path):
         assert list((out / run_name).glob("*tfevents*")), run_name
     pictures = out / "pictures" / "GradCAM"
     assert len(list(pictures.glob("?? * strip.png"))) == len(list(pictures.glob("*.gif"))) == 10
-    assert (out / "evolution.png").stat().st_size > 0
+    assert (out / "evolution.webp").stat().st_size > 0
 
     again = subprocess.run(
         [sys.executable, str(DEMO), "--out", str(out)], capture_output=True, text=True

@@ -13,7 +13,7 @@ from PIL import Image
 import kvis2
 from kvis2 import images
 from kvis2.__main__ import main
-from kvis2.gallery import ARTIFACTS, OF_THE_MODEL, Contents, Made, Piece, evenly, in_file, spread
+from kvis2.gallery import ARTIFACTS, OF_THE_MODEL, Contents, Made, Piece, evenly, in_file, middles
 
 pytestmark = pytest.mark.filterwarnings(  # Keras, when a model is saved
     "ignore:__array__ implementation:DeprecationWarning"
@@ -497,6 +497,6 @@ def test_what_is_spread_evenly():
     assert evenly("abcdefg", 4) == ["a", "c", "e", "g"]
     assert evenly("abc", 9) == ["a", "b", "c"]
     assert evenly("abc", 1) == ["a"]
-    assert spread(8, 2) == [2, 6]
-    assert spread(2, 4) == [0, 1]
+    assert middles(8, 2) == [2, 6]
+    assert middles(2, 4) == [0, 1]
     assert in_file("backbone/conv") == "backbone-conv"

@@ -11,7 +11,7 @@ from kvis2.gallery.command import add_arguments, load_model, run
 from kvis2.gallery.input_space import InputSpace
 from kvis2.gallery.page import Contents
 from kvis2.gallery.pieces import Made, Piece, in_file
-from kvis2.gallery.subject import evenly, spread
+from kvis2.gallery.subject import evenly, middles
 
 __all__ = [
     "ARTIFACTS",
@@ -24,6 +24,6 @@ __all__ = [
     "evenly",
     "in_file",
     "load_model",
+    "middles",
     "run",
-    "spread",
 ]

@@ -16,14 +16,20 @@ from kvis2.explainers import (
     Saliency,
     SmoothGrad,
 )
-from kvis2.gallery.pieces import Made, Piece, captioned, in_file, painted
+from kvis2.gallery.pieces import Made, Piece, captioned_each, in_file, painted
 from kvis2.gallery.subject import Subject, evenly
-from kvis2.images import Picture, color_picture, gray_picture, negative_picture, positive_picture
+from kvis2.images import (
+    PictureArray,
+    color_picture,
+    gray_picture,
+    negative_picture,
+    positive_picture,
+)
 from kvis2.models import GuidedReLU, LinearOutput
 
 _GUIDED = [LinearOutput(), GuidedReLU()]
 _RAW: dict[str, Any] = {"keepdims": True, "normalize": False}
-_PARTS: dict[str, Callable[[Any], Picture]] = {
+_PARTS: dict[str, Callable[[Any], PictureArray]] = {
     "color": color_picture,
     "gray": gray_picture,
     "pos_sal": positive_picture,
@@ -130,7 +136,7 @@ def smooth_grad_sweep(subject: Subject) -> Iterator[Piece]:
 
     def frames(kind: str) -> Made:
         pictures = [gray_picture(_smoothed(subject, kind, each / 100)[0]) for each in levels]
-        return Made(captioned(pictures, [f"noise {each}%" for each in levels]))
+        return Made(captioned_each(pictures, [f"noise {each}%" for each in levels]))
 
     for kind in ("Vanilla", "Guided"):
         parameters = {
@@ -162,7 +168,7 @@ def layer_sweep(subject: Subject) -> Iterator[Piece]:
 
     def frames() -> Made:
         pictures = [gray_picture(_guided_response(subject, path, [0])[0]) for path in paths]
-        return Made(captioned(pictures, paths))
+        return Made(captioned_each(pictures, paths))
 
     yield Piece("layer_sweep_filter0.gif", frames, {"layers": len(paths), "filter": 0})
 
@@ -175,7 +181,7 @@ def filter_sweep(subject: Subject) -> Iterator[Piece]:
     def frames() -> Made:
         gradients = _guided_response(subject, path, filters)
         captions = [f"filter {each}" for each in filters]
-        return Made(captioned([gray_picture(each) for each in gradients], captions))
+        return Made(captioned_each([gray_picture(each) for each in gradients], captions))
 
     parameters = {"layer": path, "filters": len(filters)}
     yield Piece(f"filter_sweep_{in_file(path)}.gif", frames, parameters)

@@ -10,7 +10,7 @@ from kvis2 import images
 from kvis2.explainers import ClassActivationMap, GradCAM, LayerCAM, ScoreCAM
 from kvis2.gallery.pieces import Made, Piece, in_file, painted
 from kvis2.gallery.subject import Subject, evenly
-from kvis2.images import Picture, relevance_picture
+from kvis2.images import PictureArray, relevance_picture
 from kvis2.lrp import LRP, EpsilonPlusFlat, GammaEverywhere
 
 
@@ -23,7 +23,7 @@ def _cam(
     def heatmaps() -> Any:
         return make()(subject.label, subject.batch)
 
-    pictures: dict[str, Callable[[Any], Picture]] = {
+    pictures: dict[str, Callable[[Any], PictureArray]] = {
         "Grayscale": lambda maps: images.colorize(maps, "gray"),
         "Heatmap": lambda maps: images.colorize(maps, subject.colormap),
         "On_Image": lambda maps: images.overlay(subject.picture, maps, 0.4, subject.colormap),

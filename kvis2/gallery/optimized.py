@@ -12,7 +12,7 @@ import numpy as np
 
 from kvis2 import images, presets
 from kvis2.ascent import ActivationMaximization, DeepDream, FeatureInversion, History, Snapshots
-from kvis2.gallery.pieces import Made, Piece, captioned, in_file
+from kvis2.gallery.pieces import Made, Piece, captioned_each, in_file
 from kvis2.gallery.subject import Subject
 
 
@@ -129,7 +129,7 @@ def _class_image(
     final, *way = [images.grid([each], margin=0) for each in pictures]
     output = subject.output(keras.tree.flatten(found)[0], label)
     captions = [f"step {step}" for step in snapshots.steps]
-    return Made(final, {"output": output}), Made(captioned(way, captions))
+    return Made(final, {"output": output}), Made(captioned_each(way, captions))
 
 
 def _of_class(subject: Subject, recipe: Mapping[str, Any] | None, steps: int) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from kvis2 import images
 from kvis2.gallery.subject import Subject
-from kvis2.images import Picture
+from kvis2.images import PictureArray
 
 
 class Made(NamedTuple):
     """What a file holds: one picture, or those of an animation, and what was found on the way."""
 
-    pictures: Picture | list[Picture]
+    pictures: PictureArray | list[PictureArray]
     findings: Mapping[str, Any] = {}
 
 
@@ -42,12 +42,12 @@ def in_file(path: str) -> str:
     return path.replace("/", "-")
 
 
-def painted(paint: Callable[[Any], Picture], explain: Callable[[], Any]) -> Made:
+def painted(paint: Callable[[Any], PictureArray], explain: Callable[[], Any]) -> Made:
     """The picture of the first of what is explained."""
     return Made(paint(explain()[0]))
 
 
-def captioned(pictures: Sequence[Picture], captions: Sequence[str]) -> list[Picture]:
+def captioned_each(pictures: Sequence[PictureArray], captions: Sequence[str]) -> list[PictureArray]:
     """Pictures of an animation, each with its caption below."""
     pairs = zip(pictures, captions, strict=True)
     return [images.captioned(picture, caption) for picture, caption in pairs]

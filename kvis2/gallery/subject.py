@@ -151,7 +151,7 @@ class Subject:
             lengths = np.linalg.norm(values.reshape(len(values), -1), axis=1)
             if len(lengths) == total and lengths.max() > 0:
                 alive = np.flatnonzero(lengths > 1e-5 * lengths.max()).tolist()
-        return [alive[place] for place in spread(len(alive), count)]
+        return [alive[place] for place in middles(len(alive), count)]
 
     def response(self, path: str, filters: int | Sequence[int]) -> LayerScore:
         """The response of filters, before the activation that is fused into their layer."""
@@ -195,7 +195,7 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     return [items[place] for place in places]
 
 
-def spread(total: int, count: int) -> list[int]:
+def middles(total: int, count: int) -> list[int]:
     """At most `count` of `total` filters, evenly spread away from both ends."""
     places = (np.arange(count) + 0.5) * total / count
     return list(dict.fromkeys(int(place) for place in places))

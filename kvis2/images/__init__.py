@@ -4,7 +4,7 @@ Everything here takes and returns plain arrays; no model is involved. Pictures a
 """
 
 from kvis2.images.answers import ClassNames, class_name
-from kvis2.images.colors import Display, Picture, displayable, normalize
+from kvis2.images.colors import Display, PictureArray, displayable, normalize
 from kvis2.images.drawing import LINE, WHITE, Color, captioned, resize, write
 from kvis2.images.files import comparable, file_name, written_aside
 from kvis2.images.framing import Framing
@@ -37,7 +37,7 @@ __all__ = [
     "Explanation",
     "Framing",
     "Opacity",
-    "Picture",
+    "PictureArray",
     "at_least_one",
     "captioned",
     "check_opacity",

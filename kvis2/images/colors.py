@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     pass
 
-Picture: TypeAlias = NDArray[np.uint8]
+PictureArray: TypeAlias = NDArray[np.uint8]
 """A uint8 RGB array of shape `(height, width, 3)`."""
 
 Limits: TypeAlias = tuple[float, float]
@@ -151,7 +151,7 @@ def displayable(images: ArrayLike, display: Display | None = None) -> NDArray[np
     return np.repeat(levels, 3, axis=-1) if levels.shape[-1] == 1 else levels
 
 
-def rgb(image: ArrayLike, display: Display | None = None) -> Picture:
+def rgb(image: ArrayLike, display: Display | None = None) -> PictureArray:
     """Turn one image `(height, width)` or `(height, width, channels)` into uint8 RGB.
 
     The rules are those of `displayable`, for an image that stands alone.

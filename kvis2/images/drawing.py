@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from kvis2.images.colors import Picture, finite, rgb
+from kvis2.images.colors import PictureArray, finite, rgb
 from kvis2.images.fonts import drawable
 from kvis2.images.fonts import font_for as _font
 from kvis2.images.framing import Framing
@@ -77,7 +77,7 @@ def scaled(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture.resize(size, smooth)
 
 
-def captioned(image: ArrayLike, caption: str) -> Picture:
+def captioned(image: ArrayLike, caption: str) -> PictureArray:
     """Put a line of text, centred, on a white band below a picture."""
     picture = rgb(image)
     height, width = picture.shape[:2]

@@ -13,7 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from kvis2.images.colors import Limits, Picture
+from kvis2.images.colors import Limits, PictureArray
 
 
 class NotebookFigure(Figure):
@@ -27,8 +27,8 @@ class NotebookFigure(Figure):
     @classmethod
     def of_overlays(
         cls,
-        pictures: Sequence[Picture],
-        overlays: Sequence[Picture],
+        pictures: Sequence[PictureArray],
+        overlays: Sequence[PictureArray],
         titles: Sequence[str] | None,
         columns: int,
         colormap: str | Colormap,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kvis2.images.colors import Picture, finite, rgb
+from kvis2.images.colors import PictureArray, finite, rgb
 from kvis2.images.painting import colorize
 
 
@@ -57,7 +57,7 @@ def negative_saliency(gradients: ArrayLike) -> NDArray[np.float64]:
     return positive_saliency(-_checked(gradients))
 
 
-def color_picture(gradients: ArrayLike) -> Picture:
+def color_picture(gradients: ArrayLike) -> PictureArray:
     """`floor(255 (g - min g) / (max g - min g))`, minimum and maximum over all values.
 
     Args:
@@ -75,17 +75,17 @@ def color_picture(gradients: ArrayLike) -> Picture:
     return rgb((255.0 * stretched).astype(np.uint8))
 
 
-def gray_picture(gradients: ArrayLike) -> Picture:
+def gray_picture(gradients: ArrayLike) -> PictureArray:
     """`gray_saliency` as a picture."""
     return color_picture(gray_saliency(gradients)[..., None])
 
 
-def positive_picture(gradients: ArrayLike) -> Picture:
+def positive_picture(gradients: ArrayLike) -> PictureArray:
     """`positive_saliency` as a picture in colour."""
     return color_picture(positive_saliency(gradients))
 
 
-def negative_picture(gradients: ArrayLike) -> Picture:
+def negative_picture(gradients: ArrayLike) -> PictureArray:
     """`negative_saliency` as a picture in colour."""
     return color_picture(negative_saliency(gradients))
 
@@ -105,7 +105,7 @@ def relevance_limit(relevance: ArrayLike) -> float:
     return float(10.0 * largest * np.cbrt(np.mean(_ratio(magnitude, largest) ** 3)))
 
 
-def relevance_picture(relevance: ArrayLike) -> Picture:
+def relevance_picture(relevance: ArrayLike) -> PictureArray:
     """Red for relevance in favour, blue against, white for none, a little darkened.
 
     The colormap is "seismic", its RGB times 0.85, from `-relevance_limit` to `relevance_limit`.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kvis2.images.colors import SLACK, Display, Limits, Picture, checked_limits, finite, rgb
+from kvis2.images.colors import SLACK, Display, Limits, PictureArray, checked_limits, finite, rgb
 from kvis2.images.framing import Framing
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def overlay(
     limits: Limits | None = None,
     display: Display | None = None,
     framing: Framing | None = None,
-) -> Picture:
+) -> PictureArray:
     """Lay a painted heatmap over its image: round((1 - a) * image + a * colour).
 
     The opacity a is `alpha * |h| / max(|low|, |high|)`, so that cold regions show the image as it
@@ -163,7 +163,9 @@ def check_opacity(alpha: float, opacity: Opacity) -> None:
         raise ValueError(f'Expected opacity to be "heat" or "even". Received: {opacity!r}.')
 
 
-def blend(picture: Picture, colors: Picture, alpha: float | NDArray[np.float32]) -> Picture:
+def blend(
+    picture: PictureArray, colors: PictureArray, alpha: float | NDArray[np.float32]
+) -> PictureArray:
     """Mix two pictures of one size: round((1 - alpha) * picture + alpha * colors).
 
     Args:

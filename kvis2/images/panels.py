@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from kvis2.images.answers import Answer, ClassNames, class_name
-from kvis2.images.colors import Display, Limits, Picture
+from kvis2.images.colors import Display, Limits, PictureArray
 from kvis2.images.drawing import AMBER, GREY, LINE, MARGIN, WHITE, write
 from kvis2.images.heats import HeatStyle, draw_pictures
 from kvis2.images.painting import Opacity
@@ -55,7 +55,7 @@ def panel(
     width: int = 350,
     display: Display | None = None,
     limits: Limits | None = None,
-) -> Picture:
+) -> PictureArray:
     """Draw one sample: image | overlay, above them what is explained, below the model's answer.
 
     The first line says "why elephant". Where that is not the class that is predicted, the line is

@@ -1,4 +1,4 @@
-"""Picture files as arrays: one way in for everything that takes a path."""
+"""PictureArray files as arrays: one way in for everything that takes a path."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from kvis2.images.colors import Limits, Picture, finite
+from kvis2.images.colors import Limits, PictureArray, finite
 from kvis2.images.drawing import INK
 from kvis2.images.painting import Opacity, blend, colorize, heat_limits, opacities
 
@@ -63,7 +63,7 @@ def signal(
     colormap: str | Colormap | None = None,
     opacity: Opacity = "heat",
     limits: Limits | None = None,
-) -> Picture:
+) -> PictureArray:
     """Draw a sequence as a dark line over its heatmap, which colours the ground from left to right.
 
     Step i of n is at x = (i + 1/2) * width / n; the line spans the values' minimum to maximum.

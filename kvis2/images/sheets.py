@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from kvis2.images.colors import Display, Limits, Picture, displayable, normalize, rgb
+from kvis2.images.colors import Display, Limits, PictureArray, displayable, normalize, rgb
 from kvis2.images.drawing import captioned, resize
 from kvis2.images.files import written_aside
 from kvis2.images.framing import Framing
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-def grid(images: Sequence[ArrayLike], columns: int | None = None, margin: int = 4) -> Picture:
+def grid(images: Sequence[ArrayLike], columns: int | None = None, margin: int = 4) -> PictureArray:
     """Lay pictures out in rows on white, each centred in a cell as large as the largest.
 
     Args:
@@ -95,7 +95,7 @@ def strip(
     *,
     width: int | None = None,
     margin: int = 4,
-) -> Picture:
+) -> PictureArray:
     """Lay pictures out in one row, each with its caption below: the evolution of one probe image.
 
     Args:
@@ -209,7 +209,7 @@ def save_gif(
 _PALETTE_PIXELS = 100_000
 
 
-def _common_palette(pictures: Sequence[Picture]) -> Image.Image:
+def _common_palette(pictures: Sequence[PictureArray]) -> Image.Image:
     """The 256 colours that suit all pictures best, judged by evenly spread pixels."""
     pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
     sample = np.ascontiguousarray(pixels[:: -(-len(pixels) // _PALETTE_PIXELS)])
@@ -302,7 +302,7 @@ def show(
     return figure.wait()
 
 
-def _each_displayable(images: Any, display: Display | None) -> list[Picture]:
+def _each_displayable(images: Any, display: Display | None) -> list[PictureArray]:
     """The images as pictures: of one size in an array, or a list of photographs of any."""
     if isinstance(images, list | tuple) and len({np.shape(each) for each in images}) > 1:
         return [rgb(each, display) for each in images]
@@ -337,13 +337,15 @@ def notebook_figure(width: float, height: float) -> NotebookFigure:
     return NotebookFigure(figsize=(width, height), layout="constrained")
 
 
-def _pictures(images: Sequence[ArrayLike], width: int | None = None) -> list[Picture]:
+def _pictures(images: Sequence[ArrayLike], width: int | None = None) -> list[PictureArray]:
     if len(images) == 0:
         raise ValueError("Expected at least one image. Received: none.")
     return [rgb(image) if width is None else resize(image, width) for image in images]
 
 
-def _with_captions(pictures: list[Picture], captions: Sequence[str] | None) -> list[Picture]:
+def _with_captions(
+    pictures: list[PictureArray], captions: Sequence[str] | None
+) -> list[PictureArray]:
     if captions is None:
         return pictures
     if len(captions) != len(pictures):

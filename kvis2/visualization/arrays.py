@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kvis2.images import Picture
+from kvis2.images import PictureArray
 
 InputRange = tuple[float, float]
 """Lowest and highest value of an input; two ints ask for uint8 pictures where they fit."""
@@ -198,7 +198,7 @@ def overlay(array1: Any, array2: Any, alpha: float = 0.5) -> np.ndarray:
     return (array1 * alpha + array2 * (1.0 - alpha)).astype(array1.dtype)
 
 
-def stitch_images(images: Sequence[Any], margin: int = 5, cols: int = 5) -> Picture | None:
+def stitch_images(images: Sequence[Any], margin: int = 5, cols: int = 5) -> PictureArray | None:
     """Lay images out in rows on black.
 
     Args:

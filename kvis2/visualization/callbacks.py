@@ -103,7 +103,7 @@ class GifGenerator(OptimizerCallback):
         )
         self._frames.append(Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE))
 
-    def _picture(self, image: Any) -> images.Picture:
+    def _picture(self, image: Any) -> images.PictureArray:
         image = arrays.deprocess_input(channels_last(image), self.input_range)
         picture = images.displayable(image[None], display=self.input_range)[0]
         return picture if self.width is None else images.resize(picture, self.width)

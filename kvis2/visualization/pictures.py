@@ -1,4 +1,4 @@
-"""Picture files and text on pictures, with Pillow, as keras-vis reads and writes them."""
+"""PictureArray files and text on pictures, with Pillow, as keras-vis reads and writes them."""
 
 from __future__ import annotations
 
