@@ -84,10 +84,10 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
             with crew.at_work(case) as workers:
                 row = measure(case, target, workers, seconds)
             print(report.line(row), flush=True)
-            document["rows"].append(row.as_json())
+            document["rows"].append({**row.as_json(), "date": about()["date"]})
             keep()
         if not given.no_extras:
-            document["extras"] = extras.measured(folder, quick=given.quick)
+            document["extras"] |= extras.measured(folder, quick=given.quick)
         keep()
     return document
 

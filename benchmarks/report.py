@@ -33,10 +33,12 @@ def markdown(document: dict[str, Any]) -> str:
         document: What `python -m benchmarks --json` wrote.
     """
     rows = sorted((Row.from_json(each) for each in document["rows"]), key=_place)
+    dates = {each["name"]: each.get("date", "") for each in document["rows"]}
     parts = [
         "# Performance",
         "This page is written by `make bench`; the numbers of a row were measured in turn.",
         _machine(document),
+        *_earlier(dates),
         "## Time",
         "The floor is one compiled forward (and backward) pass of the plain model, as far as the "
         "method needs it, at the best chunk size, written without any explainer (`benchmarks/"
@@ -57,6 +59,19 @@ def markdown(document: dict[str, Any]) -> str:
         _left_out(rows, document["extras"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _earlier(dates: dict[str, str]) -> list[str]:
+    """Which rows were measured before the last ones, by an earlier state of the code."""
+    last = max(dates.values(), default="")
+    before = [name for name, date in dates.items() if date < last]
+    if not before:
+        return []
+    newer = ", ".join(sorted(set(dates) - set(before)))
+    return [
+        f"Measured on {last}: {newer}. All other rows are of {min(dates.values()) or 'before'}, "
+        "and older than the code."
+    ]
 
 
 def _place(row: Row) -> tuple[int, int, int]:
@@ -201,6 +216,10 @@ def _extras(extras: dict[str, Any]) -> Iterator[str]:
                 for name, each in found["training"].items()
             ],
         )
+    if "tab" in found:
+        yield "## The Explanations tab"
+        yield f"Measured by `python -m benchmarks.tab` on {found['tab']['date']}."
+        yield _table(["what", "measured"], found["tab"]["rows"])
     if "growth" in found:
         yield "## Growth"
         yield "![Time over batch, side, channels and depth](images/growth.png)"

@@ -1,9 +1,11 @@
 """What the Explanations tab costs: bytes, seconds and memory.
 
     python -m benchmarks.tab
+    python -m benchmarks.tab --json docs/performance.json --markdown docs/performance.md
 
-Prints Markdown. kvis2 has to be installed with its tab (`pip install -e .[tensorboard]`); the
-browser's part needs Chromium, chromedriver and selenium.
+Prints Markdown, and puts the numbers beside those of `make bench`. kvis2 has to be installed with
+its tab (`pip install -e .[tensorboard]`); the browser's part needs Chromium, chromedriver and
+selenium.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from benchmarks import report
 from benchmarks.machine import about
 from kvis2.callbacks.tab import Card, TabCards, write_summaries
 from kvis2.callbacks.writers import Picture, encode
@@ -63,11 +66,21 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["bytes", "start", "browser"])
-    parts = parser.parse_args().parts
+    parser.add_argument("--json", type=Path, help="the numbers of `make bench`")
+    parser.add_argument("--markdown", type=Path, help="the page of them")
+    given = parser.parse_args()
     print(", ".join(about().values()), "\n\n| what | measured |\n| --- | --- |")
-    for part in parts:
+    found = []
+    for part in given.parts:
         for name, value in {"bytes": sizes, "start": starts, "browser": browser}[part]():
             print(f"| {name} | {value} |", flush=True)
+            found.append([name, value])
+    if given.json:
+        document = json.loads(given.json.read_text())
+        document["extras"]["tab"] = {"date": about()["date"], "rows": found}
+        given.json.write_text(json.dumps(document, indent=1))
+        if given.markdown:
+            given.markdown.write_text(report.markdown(document))
 
 
 def sizes():

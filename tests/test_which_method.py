@@ -42,6 +42,6 @@ def test_pages_get_the_numbers_and_keep_what_was_written(
         rows = list(csv.DictReader(file))
     names = script.explainers(small_classifier(), quick=True)
     assert {row["explainer"] for row in rows} == set(names)
-    assert (tmp_path / "images" / "which_method.png").stat().st_size > 10000
+    assert (tmp_path / "images" / "which_method.webp").stat().st_size > 10000
     numbers = (tmp_path / "which_method.md").read_text()
     assert numbers.count("<!-- end -->") == 2
