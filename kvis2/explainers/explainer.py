@@ -15,6 +15,7 @@ from kvis2 import models, scores
 from kvis2.images import normalize as normalized
 from kvis2.models import Batch
 from kvis2.passes import LINEAR, Method, Predicted, Probe
+from kvis2.passes import normalized as resampled
 from kvis2.scores import ScoreLike
 from kvis2.types import LayerReference, Tensors
 
@@ -160,6 +161,45 @@ class Explainer(Method):
         predicting._predicts = True
         maps, outputs = predicting._explained(score, seed_input)
         return maps, Predicted(outputs, self.meanings)
+
+    def graph(self, inputs: Any, score: ScoreLike = None) -> tuple[Any, list[tf.Tensor]]:
+        """The maps and the predictions as tensors, inside a `tf.function`: the pass itself.
+
+        What a call computes, for a model, a layer or a file that explains what it predicts. The
+        variables of the model are read when it runs.
+
+        Args:
+            inputs: Tensors as the model takes them, `(batch, ...)`; a list of them, or a dict by
+                input name.
+            score: As for a call; or an int tensor `(batch,)` of classes, where -1 stands for the
+                predicted one.
+
+        Returns:
+            float32 maps as a call returns them, and the flat outputs of the model. With batch
+            normalisation folded, outputs differ in their last digits from `model(...)`.
+
+        Raises:
+            ValueError: If it is called eagerly, or score and model do not fit.
+
+        Example:
+            >>> @tf.function
+            ... def served(images, classes):
+            ...     return GradCAM(model).graph(images, classes)
+        """
+        flat = models.flat_inputs(self.model, inputs)
+        if not tf.is_symbolic_tensor(flat[0]):
+            raise ValueError(
+                "Expected tensors of a `tf.function`. Received: values. Call "
+                f"`{type(self).__name__}(model)(score, images)`, or do so in a `tf.function`."
+            )
+        count = models.output_count(self.model)
+        parts = scores.as_tensors(score, tf.shape(flat[0])[0], count)
+        predicting = copy.copy(self)
+        predicting._predicts = True
+        results = predicting.in_graph(parts, flat)
+        maps, outputs = results[: len(flat)], results[len(flat) : len(flat) + count]
+        finished = [None if m is None else resampled(m, self.settings.normalize) for m in maps]
+        return models.like_inputs(self.model, inputs, finished), outputs
 
     def _explained(self, score: Any, seed_input: Any) -> tuple[Any, list[np.ndarray]]:
         self._follow()

@@ -17,7 +17,14 @@ from kvis2.models.activations import (
 from kvis2.models.computation import Computation
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
-from kvis2.models.inputs import Arguments, Batch, refuse_stateful, specifications
+from kvis2.models.inputs import (
+    Arguments,
+    Batch,
+    flat_inputs,
+    like_inputs,
+    refuse_stateful,
+    specifications,
+)
 from kvis2.models.layers import (
     ATTENTION,
     CONVOLUTIONS,
@@ -101,6 +108,7 @@ __all__ = [
     "entry_of",
     "final_activation",
     "find_layer",
+    "flat_inputs",
     "flat_outputs",
     "inlined",
     "input_space",
@@ -111,6 +119,7 @@ __all__ = [
     "kind_of_layer",
     "kind_of_operation",
     "layer_path",
+    "like_inputs",
     "loss_of",
     "meaning_of",
     "modified",

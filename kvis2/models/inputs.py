@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kvis2.models import layers
 
@@ -106,6 +107,36 @@ class Batch:
         if isinstance(self._structure, list | tuple):
             return list(values) if isinstance(self._structure, list) else tuple(values)
         return values[0]
+
+
+def flat_inputs(model: keras.Model, inputs: Any) -> list[tf.Tensor]:
+    """Tensors as a model takes them, flat and in its dtypes, inside a graph.
+
+    Args:
+        model: The model that they are for.
+        inputs: A tensor `(batch, ...)`; a list of them, or a dict by input name.
+
+    Raises:
+        ValueError: If there are not as many as the model has inputs.
+    """
+    specs = specifications(model)
+    values = _flattened(inputs, specs)[0]
+    if specs is None:
+        return [tf.convert_to_tensor(each) for each in values]
+    dtypes = [keras.backend.standardize_dtype(spec.dtype) for spec in specs]
+    return [tf.cast(each, dtype) for each, dtype in zip(values, dtypes, strict=True)]
+
+
+def like_inputs(model: keras.Model, inputs: Any, values: Sequence[Any]) -> Any:
+    """One value per flat input, in the structure of `inputs`."""
+    if isinstance(inputs, Mapping):
+        specs = specifications(model)
+        names = sorted(inputs) if specs is None else [spec.name for spec in specs]
+        by_name = dict(zip(names, values, strict=True))
+        return {name: by_name[name] for name in inputs}
+    if isinstance(inputs, list | tuple):
+        return list(values)
+    return values[0]
 
 
 def refuse_stateful(model: keras.Model) -> None:

@@ -5,7 +5,7 @@ from kvis2.passes.method import LINEAR, Method, Report, Settings
 from kvis2.passes.prediction import Predicted, Prediction
 from kvis2.passes.probe import Probe, Survey, Trace
 from kvis2.passes.progress import reported, running
-from kvis2.passes.resampling import along, blur, blurred, resize
+from kvis2.passes.resampling import along, blur, blurred, normalized, resize
 from kvis2.passes.rows import automatic_rows
 from kvis2.passes.sampling import (
     added_up,
@@ -42,6 +42,7 @@ __all__ = [
     "by_copy",
     "compiled",
     "normal",
+    "normalized",
     "repeated",
     "reported",
     "resize",

@@ -26,10 +26,11 @@ from kvis2.passes.compilation import Compiled, Traits, compiled
 from kvis2.passes.probe import Probe
 from kvis2.passes.progress import running
 from kvis2.passes.rows import automatic_rows
-from kvis2.traced import Traced, detached
+from kvis2.traced import Traced, detached, fields, with_fields
 from kvis2.types import LayerReference, Tensors
 
 LINEAR = LinearOutput()
+_ROWS_IN_GRAPH = 32  # of a forward pass, where the batch is not known
 M = TypeVar("M", bound="Method")
 
 
@@ -285,6 +286,24 @@ class Method(Traced):
         self._calls.layer = found.layer
         found.validate(score)
         return found
+
+    def in_graph(self, score: Any, inputs: Sequence[tf.Tensor]) -> list[Any]:
+        """What `compute` yields inside the graph that is being traced.
+
+        Args:
+            score: What `scores.as_tensors` returned.
+            inputs: The flat inputs.
+        """
+        models.refuse_stateful(self.model)
+        method = self.for_pass(self.settings.batch_size or _ROWS_IN_GRAPH)
+        bound = {name: tf.convert_to_tensor(value) for name, value in fields(method).items()}
+        probe = _probe_of(weakref.ref(self.model), method.settings, 0)
+        found = with_fields(method, bound).compute(probe, score, list(inputs))
+        for part, shape in zip(scores.flat(score), probe.output_shapes, strict=False):
+            if not any(tf.is_symbolic_tensor(each) for each in fields(part).values()):
+                part.validate(shape)
+        self._calls.layer = probe.layer
+        return list(found)
 
     def run(self, chosen: Compiled, method: Method, score: Any, inputs: Sequence[Any]) -> Any:
         """What a compiled pass yields; a sentence where XLA or the memory cannot take it."""

@@ -41,6 +41,21 @@ def resize(maps: tf.Tensor, size: Sequence[int | tf.Tensor]) -> tf.Tensor:
     return maps
 
 
+def normalized(maps: tf.Tensor, mode: str | bool | None) -> tf.Tensor:
+    """`kvis2.images.normalize` of tensors: `m / max |m|`, or by "batch" or "minmax".
+
+    Args:
+        maps: float32 `(batch, *spatial)`.
+        mode: "image", "batch", "minmax"; None or False leaves the values as they are.
+    """
+    if mode is None or mode is False:
+        return maps
+    axes = list(range(0 if mode == "batch" else 1, maps.shape.rank))
+    if mode == "minmax":
+        maps -= tf.reduce_min(maps, axes, keepdims=True)
+    return tf.math.divide_no_nan(maps, tf.reduce_max(tf.abs(maps), axes, keepdims=True))
+
+
 def _static(length: int | tf.Tensor | None) -> int | None:
     return length if isinstance(length, int) else None
 

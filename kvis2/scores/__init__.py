@@ -3,6 +3,7 @@
 from kvis2.scores.outputs import (
     BinaryScore,
     CategoricalScore,
+    ChosenScore,
     ClassScore,
     ContrastScore,
     FunctionScore,
@@ -17,6 +18,7 @@ from kvis2.scores.parsing import (
     ScoreLike,
     as_objectives,
     as_scores,
+    as_tensors,
     by_output,
     convert_with,
     flat,
@@ -28,6 +30,7 @@ from kvis2.scores.units import DirectionScore, FeatureScore, UnitsScore
 __all__ = [
     "BinaryScore",
     "CategoricalScore",
+    "ChosenScore",
     "ClassScore",
     "ContrastScore",
     "DirectionScore",
@@ -43,6 +46,7 @@ __all__ = [
     "UnitsScore",
     "as_objectives",
     "as_scores",
+    "as_tensors",
     "by_output",
     "convert_with",
     "flat",

@@ -103,6 +103,30 @@ class PredictedScore(ClassScore):
 _ANY_CLASS = CategoricalScore(0)
 
 
+class ChosenScore(ClassScore):
+    """The output of the class that a tensor names for each sample, -1 for the predicted one.
+
+    For graphs, where classes are an input: elsewhere `CategoricalScore` takes ints.
+
+    Args:
+        indices: int tensor `(batch,)` or `(batch, 1)`.
+    """
+
+    def __init__(self, indices: tf.Tensor) -> None:
+        self.indices = tf.cast(tf.reshape(indices, [-1]), tf.int32)
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The chosen unit of each sample."""
+        return self.fixed(output)(output)
+
+    def fixed(self, output: tf.Tensor) -> Score:
+        """The same classes, the predicted ones being those of this output."""
+        predicted = tf.argmax(_over_space(output), axis=-1, output_type=tf.int32)
+        score = copy.copy(_ANY_CLASS)
+        score.indices = tf.where(self.indices < 0, predicted, self.indices)  # type: ignore[assignment]
+        return score
+
+
 class BinaryScore(ClassScore):
     """A one-unit output or its opposite: `score_n = output_n` if target_n is True, else minus it.
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from kvis2 import models
 from kvis2.scores.outputs import (
     CategoricalScore,
+    ChosenScore,
     FunctionScore,
     InactiveScore,
     LayerScore,
@@ -56,6 +57,33 @@ def as_scores(score: ScoreLike, batch: int, outputs: int = 1) -> Any:
     if isinstance(score, list | tuple) and (outputs > 1 or not all(map(_is_integer, score))):
         return [_for_batch(_as_score(each), batch) for each in score]
     return _for_batch(_as_score(score), batch)
+
+
+def as_tensors(score: ScoreLike, batch: tf.Tensor, outputs: int = 1) -> Any:
+    """A user's `score` inside a graph: its fields are tensors, with a row for every sample.
+
+    Args:
+        score: As for `as_scores`; or an int tensor `(batch,)` of classes, -1 for the predicted one.
+        batch: How many samples there are, a scalar tensor.
+        outputs: How many outputs the model has.
+
+    Returns:
+        A `Score`, or a list or dict of them.
+    """
+    if isinstance(score, Mapping):
+        return {name: as_tensors(each, batch) for name, each in score.items()}
+    if isinstance(score, list | tuple) and (outputs > 1 or not all(map(_is_integer, score))):
+        return [as_tensors(each, batch) for each in score]
+    if tf.is_tensor(score):
+        return ChosenScore(score)
+    found = _as_score(score)
+
+    def row(value: Any) -> tf.Tensor:
+        tensor = tf.convert_to_tensor(value)
+        size = tf.concat([[batch], tf.shape(tensor)[1:]], axis=0)
+        return tf.broadcast_to(tensor, size) if tensor.shape[0] == 1 else tensor
+
+    return with_fields(found, {name: row(value) for name, value in fields(found).items()})
 
 
 def flat(score: Any) -> list[Score]:
