@@ -40,6 +40,7 @@ from kvis2.explainers import (
     XGradCAM,
 )
 from kvis2.inspection import Description, activations, describe, kernel_sheet, kernels, top_patches
+from kvis2.layers import Explained, export
 from kvis2.lrp import LRP
 from kvis2.models import DeconvReLU, GuidedReLU, LinearOutput, TokenGrid, token_grid
 from kvis2.scores import (
@@ -75,6 +76,7 @@ __all__ = [
     "EigenCAM",
     "EigenGradCAM",
     "ExpectedGradients",
+    "Explained",
     "Explainer",
     "ExtremalMask",
     "FeatureInversion",
@@ -108,6 +110,7 @@ __all__ = [
     "__version__",
     "activations",
     "describe",
+    "export",
     "images",
     "kernel_sheet",
     "kernels",

@@ -81,14 +81,17 @@ def test_shared_predictions_are_those_of_the_folded_pass(model, x):
     np.testing.assert_allclose(shared["heatmap"], GradCAM(model)(None, x), atol=1e-6)
 
 
-def test_the_class_is_an_input(model, x):
-    explained = Explained(model, GradCAM, score="input")
+@pytest.mark.parametrize("explainer", [GradCAM, IntegratedGradients, ScoreCAM, kvis2.RISE])
+def test_the_class_is_an_input(model, x, explainer):
+    options = {"samples": 8} if explainer is kvis2.RISE else {}
+    explained = Explained(model, explainer, score="input", **options)
     classes = np.array([0, 3, -1, 1, -1])
     predicted = model.predict(x, verbose=0).argmax(1)
     asked = np.where(classes < 0, predicted, classes)
     found = explained((x, classes))["heatmap"]
-    np.testing.assert_allclose(found, GradCAM(model)(asked.tolist(), x), atol=1e-5)
-    assert np.abs(found - GradCAM(model)(None, x)).max() > 0.01
+    made = explainer(model, **options)
+    np.testing.assert_allclose(found, made(asked.tolist(), x), atol=1e-5)
+    assert np.abs(found - made(None, x)).max() > 0.01
     with pytest.raises(ValueError, match=r"Expected \(inputs, classes\)"):
         explained(x)
 

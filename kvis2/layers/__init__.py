@@ -3,7 +3,17 @@
 from kvis2.layers.activations import DeconvReLU, GuidedReLU
 from kvis2.layers.cam_layer import CamLayer
 from kvis2.layers.explained import Explained
+from kvis2.layers.exporting import Exported, export
 from kvis2.layers.jitter import RandomJitter
 from kvis2.layers.overlay import Overlay
 
-__all__ = ["CamLayer", "DeconvReLU", "Explained", "GuidedReLU", "Overlay", "RandomJitter"]
+__all__ = [
+    "CamLayer",
+    "DeconvReLU",
+    "Explained",
+    "Exported",
+    "GuidedReLU",
+    "Overlay",
+    "RandomJitter",
+    "export",
+]

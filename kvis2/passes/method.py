@@ -171,6 +171,11 @@ class Method(Traced):
         copied.settings = replace(self.settings, **changed)
         return copied
 
+    def unfolded(self: M) -> M:
+        """A copy whose pass does not fold batch normalisation: it predicts what the model does."""
+        kept = [each for each in self.settings.modifiers if not isinstance(each, FoldBatchNorm)]
+        return self.with_settings(modifiers=tuple(kept))
+
     def compute(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[Any]:
         """The results of one chunk, as a graph: what a method is.
 

@@ -103,7 +103,7 @@ class PredictedScore(ClassScore):
 _ANY_CLASS = CategoricalScore(0)
 
 
-class ChosenScore(ClassScore):
+class ChosenScore(PredictedScore):
     """The output of the class that a tensor names for each sample, -1 for the predicted one.
 
     For graphs, where classes are an input: elsewhere `CategoricalScore` takes ints.
@@ -114,10 +114,6 @@ class ChosenScore(ClassScore):
 
     def __init__(self, indices: tf.Tensor) -> None:
         self.indices = tf.cast(tf.reshape(indices, [-1]), tf.int32)
-
-    def __call__(self, output: tf.Tensor) -> tf.Tensor:
-        """The chosen unit of each sample."""
-        return self.fixed(output)(output)
 
     def fixed(self, output: tf.Tensor) -> Score:
         """The same classes, the predicted ones being those of this output."""
