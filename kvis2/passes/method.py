@@ -210,8 +210,7 @@ class Method(Traced):
     @classmethod
     def reports(cls) -> tuple[str, ...]:
         """The names of the reports, in the order in which `compute` returns them."""
-        owners = reversed(cls.__mro__)
-        return tuple(k for each in owners for k, v in vars(each).items() if isinstance(v, Report))
+        return _reports_of(cls)
 
     def results(self, score: Any, batch: Batch) -> list[np.ndarray | None]:
         """What `compute` yields for a whole batch, chunk by chunk, without the reports.
@@ -345,6 +344,12 @@ class Method(Traced):
         chosen = self.compiled(method, score, inputs, batch.open_axes, batch.packing)
         results = self.run(chosen, method, score, inputs)
         return [None if each is None else each.numpy() for each in results]
+
+
+@functools.cache  # Asked for at every call, and the same for good.
+def _reports_of(cls: type[Method]) -> tuple[str, ...]:
+    owners = reversed(cls.__mro__)
+    return tuple(k for each in owners for k, v in vars(each).items() if isinstance(v, Report))
 
 
 def _check(settings: Settings, layer: Any) -> None:
