@@ -2,6 +2,8 @@
 
 from kvis2.callbacks.explanations import CamLogger, ExplanationLogger, SaliencyLogger
 from kvis2.callbacks.features import ActivationLogger, FeatureLogger, FilterLogger
+from kvis2.callbacks.guide import CounterfactualLogger, MaskGuide
+from kvis2.callbacks.masks import Annotated, counterfactual_figures, exchanged
 from kvis2.callbacks.pictures import Observation, PictureLogger
 from kvis2.callbacks.probe_images import Probes, take_probes
 from kvis2.callbacks.schedule import Schedule
@@ -10,12 +12,15 @@ from kvis2.callbacks.writers import FolderWriter, Picture, TensorBoardWriter, Wr
 
 __all__ = [
     "ActivationLogger",
+    "Annotated",
     "CamLogger",
+    "CounterfactualLogger",
     "ExplanationLogger",
     "FeatureLogger",
     "FilterLogger",
     "FolderWriter",
     "Log",
+    "MaskGuide",
     "Observation",
     "PanelStyle",
     "Picture",
@@ -25,5 +30,7 @@ __all__ = [
     "Schedule",
     "TensorBoardWriter",
     "Writer",
+    "counterfactual_figures",
+    "exchanged",
     "take_probes",
 ]

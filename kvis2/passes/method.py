@@ -210,7 +210,7 @@ class Method(Traced):
     @classmethod
     def reports(cls) -> tuple[str, ...]:
         """The names of the reports, in the order in which `compute` returns them."""
-        return _reports_of(cls)
+        return _reports_of(cls)  # type: ignore[arg-type]
 
     def results(self, score: Any, batch: Batch) -> list[np.ndarray | None]:
         """What `compute` yields for a whole batch, chunk by chunk, without the reports.
