@@ -16,7 +16,6 @@ from kvis2.ascent.callbacks import AscentCallback, AscentState
 from kvis2.ascent.loop import AscentLoop
 from kvis2.inspection import activations
 from kvis2.models import Batch
-from kvis2.passes import automatic_rows
 from kvis2.types import Tensors
 
 _HARDLY = 1e-5  # change of a score beside the largest magnitude in its layer
@@ -47,12 +46,15 @@ class Ascent:
         self._caller = caller
         self._steps = steps
         starts = _starts(caller, batch)
-        rows = caller.settings.batch_size or automatic_rows([each.shape for each in starts])
+        rows = caller.rows_of([each.shape for each in starts])
         self._method = method.for_pass(rows)
         self._method.shapes = [each.shape[1:] for each in starts]
         self._batch = batch
-        parts = np.array_split(np.arange(count), -(-count // rows))
-        self._scores = [scores.rows(score, part[0], part[-1] + 1) for part in parts]
+        self._count = count
+        parts = _parts(count, rows, models.fixed_batch(caller.model))
+        self._scores = [
+            scores.filled(scores.rows(score, part[0], part[-1] + 1), len(part)) for part in parts
+        ]
         parameters = self._parameters(starts, count)
         self._states = [self._first_state([p[part] for p in parameters]) for part in parts]
         self._lasts: list[Tensors] = []
@@ -88,7 +90,8 @@ class Ascent:
             np.any([np.any(each, axis=tuple(range(1, each.ndim))) for each in gradients], axis=0)
             for gradients in ([each.numpy() for each in last[count:]] for last in self._lasts)
         ]
-        still = np.flatnonzero(~np.concatenate(moved) | self._hardly_changed())
+        moving = np.concatenate(moved)[: self._count]
+        still = np.flatnonzero(~moving | self._hardly_changed())
         if still.size:
             warnings.warn(
                 f"No gradient reached image {still.tolist()}: the score does not change with it, "
@@ -138,7 +141,7 @@ class Ascent:
             self._states[index] = results[: len(state)]
             self._lasts.append(results[len(state) :])
             histories.append(history.numpy())
-        losses = np.concatenate(histories, axis=2)
+        losses = np.concatenate(histories, axis=2)[:, :, : self._count]
         self._check(losses, start)
         measured = losses[:, self._method.terms.index("score")]
         self._lowest = np.minimum(self._lowest, measured.min(axis=0))
@@ -167,13 +170,16 @@ class Ascent:
             steps,
             joined,
             lambda: self._restored([last[:count] for last in lasts]),
-            [np.concatenate([each.numpy() for each in parts]) for parts in gradients],
+            [
+                np.concatenate([each.numpy() for each in parts])[: self._count]
+                for parts in gradients
+            ],
         )
 
     def _restored(self, parameters: Sequence[Tensors]) -> Any:
         chunks = [self._method.images(each) for each in parameters]
         images = [
-            np.concatenate([tf.convert_to_tensor(each).numpy() for each in parts])
+            np.concatenate([tf.convert_to_tensor(each).numpy() for each in parts])[: self._count]
             for parts in zip(*chunks, strict=True)
         ]
         if self._batch is not None:
@@ -202,6 +208,14 @@ class Ascent:
         slots = self._method.optimizer.slots(parameters)
         lowest = np.full(len(parameters[0]), np.inf, np.float32)
         return [*parameters, *slots, *parameters, lowest]
+
+
+def _parts(count: int, rows: int, fixed: int | None) -> list[np.ndarray]:
+    """Which images each pass makes; the last one again where the model takes a fixed number."""
+    if fixed is None:
+        return np.array_split(np.arange(count), -(-count // rows))
+    starts = range(0, count, fixed)
+    return [np.minimum(np.arange(start, start + fixed), count - 1) for start in starts]
 
 
 def _starts(method: AscentLoop, batch: Batch | None) -> list[np.ndarray]:

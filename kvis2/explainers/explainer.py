@@ -45,7 +45,8 @@ class Explainer(Method):
         normalize: "image" divides every map by its largest magnitude, "batch" all maps by
             that of the batch, "minmax" stretches every map to 0..1, False leaves them raw.
         batch_size: How many rows one forward pass holds at most. None chooses by their size, and
-            takes fewer where memory is short.
+            takes fewer where memory is short. A model that declares how many samples it takes at
+            once, `Input(batch_shape=(8, ...))`, gets as many, the last one repeated if need be.
         fold_batch_norm: Whether batch normalisation is folded into the layer before it during the
             pass, which is faster and moves maps by less than 1e-4. On by default for class
             activation maps; input gradients can jump at single pixels, so they opt in.

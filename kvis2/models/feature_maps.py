@@ -85,7 +85,7 @@ def _source(tensor: tf.Tensor) -> Any:
     if not tf.is_symbolic_tensor(tensor):
         return id(tensor)
     operation = tensor.op
-    while operation.type in ("Identity", "Cast"):
+    while operation.type in ("Identity", "Cast", "EnsureShape"):
         operation = operation.inputs[0].op
     return operation
 

@@ -31,12 +31,14 @@ class Batch:
     Attributes:
         packing: The structure in which a model that declares none is called.
         size: The number of samples.
+        fixed: How many samples the model takes at once, if it declares a number.
 
     Raises:
         ValueError: If shape, count or values do not fit the model.
     """
 
     def __init__(self, model: keras.Model, seed_input: Any) -> None:
+        self.fixed = layers.fixed_batch(model)
         specs = specifications(model)
         if _are_arguments(model, seed_input, specs):
             specs = None  # Keras remembers the first argument's shape alone.
@@ -76,14 +78,22 @@ class Batch:
         """For each flat input the axes whose length may change without a new trace."""
         if self._declared is None:
             return [(0,) for _ in self._given]
+        samples = (0,) if self.fixed is None else ()
         return [
-            (0, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
+            (*samples, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
             for spec in self._declared
         ]
 
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
-        """The inputs of the samples from `start` to `stop`, cast to what the model takes."""
-        return self._cast(start, stop)
+        """The inputs of the samples from `start` to `stop`, cast to what the model takes.
+
+        As many as it takes at once, if it declares a number: the last sample is repeated.
+        """
+        return [self.whole(each) for each in self._cast(start, stop)]
+
+    def whole(self, array: np.ndarray) -> np.ndarray:
+        """An array by sample, its last row repeated where the model takes a fixed number."""
+        return array if self.fixed is None else _filled(array, self.fixed)
 
     def _cast(self, start: int, stop: int) -> list[np.ndarray]:
         pairs = zip(self._given, self._dtypes, strict=True)
@@ -106,6 +116,11 @@ class Batch:
         if isinstance(self._structure, list | tuple):
             return list(values) if isinstance(self._structure, list) else tuple(values)
         return values[0]
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(array)
+    return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, 0)])
 
 
 def refuse_stateful(model: keras.Model) -> None:

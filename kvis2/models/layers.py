@@ -230,6 +230,23 @@ def declared_inputs(model: keras.Model) -> list[Any] | None:
     return None if structure is None else keras.tree.flatten(structure)
 
 
+def fixed_batch(model: keras.Model) -> int | None:
+    """How many samples a model takes at once: None, or the number that its inputs declare.
+
+    A model with `Input(batch_shape=(8, ...))` may count on it in any layer.
+
+    Raises:
+        ValueError: If its inputs declare different numbers.
+    """
+    found = {each.shape[0] for each in declared_inputs(model) or () if len(each.shape)} - {None}
+    if len(found) > 1:
+        raise ValueError(
+            "Expected inputs with one fixed number of samples, or an open one. Received: "
+            f"'{model.name}' with {sorted(found)}. Give all inputs the same `batch_shape`, or none."
+        )
+    return next(iter(found), None)
+
+
 def output_count(model: keras.Model) -> int:
     """How many outputs the model declares; 1 for a subclassed model, which declares none."""
     if isinstance(model, keras.Sequential) or not hasattr(model, "_outputs_struct"):

@@ -30,7 +30,18 @@ _KEEPING = frozenset(
 _ELEMENTWISE = frozenset(
     (
         *("Abs", "Add", "AddN", "AddV2", "ClipByValue", "ConcatV2", "Cos", "DivNoNan", "Elu"),
-        *("Equal", "Erf", "Erfc", "Exp", "Expm1", "Floor", "Greater", "GreaterEqual", "Identity"),
+        *(
+            "EnsureShape",
+            "Equal",
+            "Erf",
+            "Erfc",
+            "Exp",
+            "Expm1",
+            "Floor",
+            "Greater",
+            "GreaterEqual",
+            "Identity",
+        ),
         *("IdentityN", "LeakyRelu", "Less", "LessEqual", "Log", "Log1p", "Maximum", "Minimum"),
         *("Mul", "Neg", "Pow", "RealDiv", "Reciprocal", "Relu", "Relu6", "Round", "Rsqrt"),
         *("Select", "SelectV2", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt"),

@@ -26,6 +26,7 @@ from kvis2.passes.compilation import Compiled, Traits, compiled
 from kvis2.passes.probe import Probe
 from kvis2.passes.progress import running
 from kvis2.passes.rows import automatic_rows
+from kvis2.passes.runner import other_than_fixed
 from kvis2.traced import Traced, detached
 from kvis2.types import LayerReference, Tensors
 
@@ -48,7 +49,8 @@ class Settings:
         verbose: Whether a progress bar is shown.
         resize: Whether a layer's map is brought to the size of the input.
         normalize: What maps are divided by; no pass depends on it.
-        batch_size: How many rows one forward pass holds at most; no pass depends on it.
+        batch_size: How many rows one forward pass holds at most; no pass depends on it. A model
+            that declares how many samples it takes at once (`batch_shape`) gets as many.
     """
 
     reference: LayerReference | None = None
@@ -207,19 +209,28 @@ class Method(Traced):
         owners = reversed(cls.__mro__)
         return tuple(k for each in owners for k, v in vars(each).items() if isinstance(v, Report))
 
+    def rows_of(self, shapes: Sequence[Sequence[int]]) -> int:
+        """How many rows a pass holds: what the model declares, `batch_size`, or what suits.
+
+        Args:
+            shapes: Of the flat inputs, `(batch, ...)` each.
+        """
+        fixed = models.fixed_batch(self.model)
+        return fixed or self.settings.batch_size or automatic_rows(shapes)
+
     def results(self, score: Any, batch: Batch) -> list[np.ndarray | None]:
         """What `compute` yields for a whole batch, chunk by chunk, without the reports.
 
         A pass that does not fit into memory is tried again with half the rows, unless
         `batch_size` says how many.
         """
-        rows = self.settings.batch_size or automatic_rows(batch.shapes)
+        rows = self.rows_of(batch.shapes)
         too_many: MemoryError | None = None
         while True:
             try:
                 found = list(self.chunks(score, batch, rows))
             except MemoryError as error:
-                if self.settings.batch_size or rows == 1:
+                if self.settings.batch_size or rows == 1 or batch.fixed:
                     raise
                 too_many = too_many or error
                 rows //= 2
@@ -236,7 +247,11 @@ class Method(Traced):
         return values[:count]
 
     def chunks(self, score: Any, batch: Batch, rows: int) -> Iterator[list[np.ndarray | None]]:
-        """What `compute` yields, for at most `rows` samples at a time."""
+        """What `compute` yields, for at most `rows` samples at a time.
+
+        Where the model takes a fixed number, the last chunk is filled up, and what is found for
+        the repeated sample left out.
+        """
         starts = range(0, batch.size, rows)
         with running(len(starts), self.settings.verbose) as bar:
             for start in starts:
@@ -298,6 +313,8 @@ class Method(Traced):
             if said is not None:
                 raise ValueError(said.group(0)) from None
             if not self.settings.jit_compile:
+                if models.fixed_batch(self.model) and "ensure_shape" in str(error).lower():
+                    raise other_than_fixed(self.model, "one of another number") from error
                 raise
             raise ValueError(
                 f"Expected a pass that XLA can compile. Received: {type(self).__name__} on "
@@ -318,9 +335,13 @@ class Method(Traced):
         self, score: Any, batch: Batch, start: int, stop: int, rows: int
     ) -> list[np.ndarray | None]:
         method, inputs = self.for_pass(rows), batch.rows(start, stop)
+        score = score if batch.fixed is None else scores.filled(score, batch.fixed)
         chosen = self.compiled(method, score, inputs, batch.open_axes, batch.packing)
         results = self.run(chosen, method, score, inputs)
-        return [None if each is None else each.numpy() for each in results]
+        count = stop - start
+        cut = batch.fixed is not None and count < batch.fixed
+        found = [None if each is None else each.numpy() for each in results]
+        return [each if each is None or not cut else each[:count] for each in found]
 
 
 def _check(settings: Settings, layer: Any) -> None:

@@ -236,7 +236,24 @@ class Probe:
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
         """The scores alone, `(batch,)`: one forward pass."""
-        return self._total(self._forward(score, inputs))
+        score, whole, count = self._filled(score, inputs)
+        return self._total(self._forward(score, whole))[:count]
+
+    def _filled(self, score: Any, inputs: Tensors) -> tuple[Any, Tensors, Any]:
+        """The score and the inputs, and how many there are before the last one is repeated.
+
+        That is done where a model declares how many samples it takes at once.
+        """
+        fixed = self._runner.batch
+        if fixed is None or inputs[0].shape[0] == fixed:
+            return score, inputs, None
+        count = tf.shape(inputs[0])[0]
+        with tf.control_dependencies([tf.debugging.assert_less_equal(count, fixed)]):
+            indices = tf.minimum(tf.range(fixed), count - 1)
+        whole = [
+            tf.ensure_shape(tf.gather(each, indices), [fixed, *each.shape[1:]]) for each in inputs
+        ]
+        return scores.take(score, indices), whole, count
 
     def layer_scores(
         self, score: Score, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor]
@@ -288,8 +305,16 @@ class Probe:
                 f"Received: '{path}', which is called once for every time step. Use a method with "
                 "gradients, such as GradCAM, or name the TimeDistributed layer itself."
             )
-        override = replacing(self.layer, self._seen.call_number, replaced, self._pre_activation)
-        return self._total(self._forward(score, inputs, further=[override]))
+        score, whole, count = self._filled(score, inputs)
+
+        def substitute(output: tf.Tensor) -> tf.Tensor:
+            if count is None:
+                return replaced(output)
+            indices = tf.minimum(tf.range(self._runner.batch), count - 1)
+            return tf.ensure_shape(tf.gather(replaced(output[:count]), indices), output.shape)
+
+        override = replacing(self.layer, self._seen.call_number, substitute, self._pre_activation)
+        return self._total(self._forward(score, whole, further=[override]))[:count]
 
     def gradients_at(
         self, score: Any, inputs: Tensors, taps: Callable[..., Sequence[Override]]

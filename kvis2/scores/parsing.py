@@ -149,6 +149,16 @@ def rows(score: Any, start: int, stop: int) -> Any:
     return _map_fields(score, lambda field: field[start:stop])
 
 
+def filled(score: Any, size: int) -> Any:
+    """`score` for as many samples as a model takes at once: that of the last one is repeated."""
+
+    def whole(field: Any) -> Any:
+        missing = max(0, size - len(field))
+        return np.concatenate([field, np.repeat(np.asarray(field)[-1:], missing, axis=0)])
+
+    return _map_fields(score, whole)
+
+
 def take(score: Any, indices: tf.Tensor) -> Any:
     """`score` for the samples at `indices`, inside a traced pass."""
     return _map_fields(score, lambda field: tf.gather(field, indices))
