@@ -14,7 +14,7 @@ import tensorflow as tf
 from kvis2 import models, scores
 from kvis2.ascent.callbacks import AscentCallback, AscentState
 from kvis2.ascent.loop import AscentLoop
-from kvis2.inspection import activations
+from kvis2.ascent.scale import ScoreScale
 from kvis2.models import Batch
 from kvis2.types import Tensors
 
@@ -95,39 +95,34 @@ class Ascent:
         if still.size:
             warnings.warn(
                 f"No gradient reached image {still.tolist()}: the score does not change with it, "
-                f"or by less than {_HARDLY:g} of what the layer's strongest unit says. Likely "
+                f"or by less than {_HARDLY:g} of what it differs by from unit to unit. Likely "
                 "cause: the unit is dead (its weights are zero or nearly so, or its ReLUs are off "
                 "everywhere). Start from other images with `seed_input`.",
                 stacklevel=4,
             )
 
     def _hardly_changed(self) -> np.ndarray:
-        """Whether the score of each image, that of a unit, stayed the same over the ascent.
+        """Whether the score of each image stayed the same over the ascent.
 
-        The same beside the largest magnitude in the layer, so that it does not matter in which
-        unit a model counts; pruned filters have weights of 1e-9 beside others of 1.
+        The same beside how it differs between the units that it sees, so that it does not matter
+        in which measure it counts; pruned filters have weights of 1e-9 beside others of 1.
         """
         spans = self._highest - self._lowest
-        layer = self._caller.layer
-        units = all(
-            isinstance(each, scores.CategoricalScore | scores.UnitsScore)
-            for score in self._scores
-            for each in keras.tree.flatten(score)
-        )
-        # The pass through the layer is made only where the score has changed so little.
-        if self._steps == 1 or layer is None or not units or (spans > _LITTLE).all():
+        parts = [each for score in self._scores for each in keras.tree.flatten(score)]
+        units = all(isinstance(x, scores.CategoricalScore | scores.UnitsScore) for x in parts)
+        at_target = any(isinstance(x, scores.FeatureScore) for x in parts)
+        # A pass is made only where the score of a unit has changed so little.
+        if self._steps == 1 or at_target or (units and (spans > _LITTLE).all()):
             return np.zeros(len(spans), bool)
-        settings = self._method.settings
+        scale = ScoreScale(self._method)
         count = len(self._method.shapes)
-        responses = activations(
-            self._caller.model,
-            layer,
-            self._restored([last[:count] for last in self._lasts]),
-            pre_activation=settings.pre_activation,
-            call_index=settings.call_index,
-            batch_size=settings.batch_size,
-        )
-        return spans <= _HARDLY * float(np.abs(responses).max())
+        found = []
+        for score, last in zip(self._scores, self._lasts, strict=True):
+            inputs = last[:count]
+            packing = 0 if self._batch is None else self._batch.packing
+            chosen = self._caller.compiled(scale, score, inputs, [()] * count, packing)
+            found.append(self._caller.run(chosen, scale, score, inputs)[0].numpy())
+        return spans <= _HARDLY * np.concatenate(found)[: self._count]
 
     def _advance(self, start: int, stop: int) -> Mapping[str, np.ndarray]:
         """From step `start` to step `stop`, all chunks of images; the losses measured there."""
@@ -151,6 +146,7 @@ class Ascent:
     def _check(self, losses: np.ndarray, start: int) -> None:
         if np.isfinite(losses).all():
             return
+        models.check_finite(self._caller.model)
         step, term, image = np.argwhere(~np.isfinite(losses))[0]
         raise ValueError(
             f"Expected a finite loss. Received: {losses[step, term, image]} in the term "

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from kvis2.types import LayerReference
 
@@ -212,6 +213,21 @@ def check_built(model: keras.Model) -> None:
             f"Expected a built model. Received: '{model.name}', which has no weights yet. "
             "Call it on one batch, or `model.build(input_shape)`, before you explain it."
         )
+
+
+def check_finite(model: keras.Model) -> None:
+    """Raise a sentence that names the weight, if one of `model` is NaN or infinite.
+
+    For those who have found that something is not finite: it reads all weights.
+    """
+    for weight in model.weights:
+        values = tf.convert_to_tensor(weight)
+        if values.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(values))):
+            raise ValueError(
+                "Expected a model whose weights are finite. Received: NaN or infinity in "
+                f"'{weight.path}' of '{model.name}' (a diverged training?). Go back to weights "
+                "from before."
+            )
 
 
 def input_structure(model: keras.Model) -> Any:

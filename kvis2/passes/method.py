@@ -341,6 +341,8 @@ class Method(Traced):
         count = stop - start
         cut = batch.fixed is not None and count < batch.fixed
         found = [None if each is None else each.numpy() for each in results]
+        if not all(map(_is_finite, found[: len(found) - len(self.reports())])):
+            models.check_finite(self.model)
         return [each if each is None or not cut else each[:count] for each in found]
 
 
@@ -379,6 +381,10 @@ def _probe_of(
         pre_activation=settings.pre_activation,
         packing=packing,
     )
+
+
+def _is_finite(array: np.ndarray | None) -> bool:
+    return array is None or array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _joined(chunks: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -269,6 +269,21 @@ class Probe:
         self._seen.output_shapes = [features.shape]
         return tf.cast(score(features), tf.float32)
 
+    def seen_by(
+        self, score: Any, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    ) -> list[tuple[Score, tf.Tensor]]:
+        """Each part of a score with what it scores: one forward pass.
+
+        Args:
+            score: A score of the watched layer's output, or of the outputs if none is watched.
+            inputs: The flat inputs.
+            seen: Applied to the layer's output in its own layout.
+        """
+        if self.layer is not None:
+            return [(score, self.features(inputs, seen))]
+        forward = self._forward(score, inputs)
+        return list(zip(forward.parts, forward.scored, strict=True))
+
     def fixed(self, score: Any, inputs: Tensors) -> Any:
         """`score` with the predicted classes of `inputs` made definite: one forward pass.
 
