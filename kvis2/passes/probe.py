@@ -97,6 +97,7 @@ class _Seen:
         self.watched: Any = None  # what the layer returned: a tensor, or `Steps` of them
         self.spaces: list[list[int]] | None = None  # the spatial axes of each input
         self.results: tuple[Tensors, Any] | None = None  # of the first pass: inputs and outputs
+        self.paths: list[str] = []  # where each output stands in what the model returns
         self.meanings: list[models.Meaning] = []
 
 
@@ -427,6 +428,7 @@ class Probe:
         result = self._runner(inputs, [*further, *self._taps(calls, tape)])
         # By the graph of this very pass, which may be the inside of a loop.
         self._seen.spaces = [models.input_space(self.model, each) for each in inputs]
+        self._seen.paths = models.output_paths(result)
         if self._seen.results is None:
             self._seen.results = (list(inputs), result)
         return result, calls
@@ -438,6 +440,7 @@ class Probe:
         ):
             self._seen.results = (list(inputs), self._runner(inputs))
         outputs = models.flat_outputs(self._seen.results[1])
+        self._seen.paths = models.output_paths(self._seen.results[1])
         self._seen.meanings = [self._meaning(i, each) for i, each in enumerate(outputs)]
         return [tf.identity(each) for each in outputs]
 
@@ -475,7 +478,8 @@ class Probe:
 
     def _meaning(self, index: int, output: tf.Tensor) -> models.Meaning:
         """What the units of one output mean."""
-        return models.meaning_of(self.model, index, output.shape, _ends_in(output))
+        path = self._seen.paths[index]
+        return models.meaning_of(self.model, index, output.shape, _ends_in(output), path)
 
     def _total(self, forward: Forward) -> tf.Tensor:
         pairs = list(zip(forward.parts, forward.scored, strict=True))

@@ -312,6 +312,12 @@ def _check_classes(indices: np.ndarray, shape: tf.TensorShape) -> None:
         return
     indices = np.asarray(indices)
     wrong = indices[(indices < 0) | (indices >= classes)]
+    if wrong.size and classes == 1 and not (wrong != 1).any():
+        raise ValueError(
+            "Expected class 0, of an output with one unit that is taken for a number. Received: 1. "
+            "If it is two classes, give BinaryScore(True) or BinaryScore(False), or compile the "
+            "model with its loss, such as BinaryCrossentropy(from_logits=True)."
+        )
     if wrong.size:
         raise ValueError(
             f"Expected a class index from 0 to {classes - 1} (the output has {classes} "
