@@ -15,6 +15,7 @@ from kvis2.models.activations import (
     register_activation,
 )
 from kvis2.models.computation import Computation
+from kvis2.models.extents import WHOLE, Extent, extents_between
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
 from kvis2.models.inputs import Arguments, Batch, refuse_stateful, specifications
@@ -76,12 +77,14 @@ __all__ = [
     "LAST_SPATIAL",
     "SEPARABLE",
     "TRANSPOSED",
+    "WHOLE",
     "ActivationKind",
     "Arguments",
     "Batch",
     "Call",
     "Computation",
     "DeconvReLU",
+    "Extent",
     "FoldBatchNorm",
     "GuidedReLU",
     "LinearOutput",
@@ -102,6 +105,7 @@ __all__ = [
     "counted",
     "data_format",
     "entry_of",
+    "extents_between",
     "final_activation",
     "find_layer",
     "fixed_batch",
