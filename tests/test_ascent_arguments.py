@@ -200,3 +200,23 @@ def test_the_optimizer_says_what_it_differentiates_by(small_model):
     other = Optimizer(small_model.inputs[0], loss, wrt_tensor=late)
     assert not other.wrt_tensor_is_input_tensor
     assert other.wrt_tensor is late
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"optimizer": 3}, r"Expected an optimizer of Keras.*Received: 3\."),
+        ({"optimizer": "fast"}, r"Expected an optimizer of Keras.*Received: 'fast'\."),
+        ({"shape": (3,)}, r"Expected images of shape \(16, 12, 3\).*Received: `shape=\(3,\)`"),
+        ({"shape": "a"}, r"Expected images of shape \(16, 12, 3\).*Received: `shape='a'`"),
+        ({"shape": (8, 8, 3)}, r"Expected images of shape \(16, 12, 3\).*\(8, 8, 3\)"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_sentence(small_model, options, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        ascent(small_model, **options)(0)
+
+
+def test_one_callback_that_is_no_list_is_refused(small_model):
+    with pytest.raises(TypeError, match=r"Expected a list of callbacks\. Received: .*History"):
+        ascent(small_model)(0, callbacks=History())

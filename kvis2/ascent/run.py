@@ -64,6 +64,11 @@ class Ascent:
     def run(self, callbacks: Sequence[AscentCallback]) -> Any:
         """Take all steps, stopping where a callback wants to see them."""
         steps = self._steps
+        if not isinstance(callbacks, list | tuple):
+            raise TypeError(
+                f"Expected a list of callbacks. Received: {callbacks!r}. Put it in brackets: "
+                "`callbacks=[History()]`."
+            )
         stops = sorted({s for c in callbacks for s in range(c.every, steps, c.every)} | {steps})
         unseen: dict[int, list[Mapping[str, np.ndarray]]] = {i: [] for i in range(len(callbacks))}
         with ExitStack() as stack:

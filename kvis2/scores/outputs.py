@@ -79,7 +79,7 @@ def _integers(indices: Any) -> np.ndarray:
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ValueError(
             "Expected class indices: an int, or a list with one int per sample. "
-            f"Received: {indices!r}. Give for example 3, or [3, 5]."
+            f"Received: {' '.join(repr(indices).split())}. Give for example 3, or [3, 5]."
         )
     return array.astype(np.int32)
 
@@ -398,6 +398,8 @@ class FunctionScore(Score):
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
         """What the function says."""
         result = self.function(output)
+        if result is None:
+            raise ValueError(f"{_ONE_EACH} Received: None. Look for a missing `return`.")
         if isinstance(result, list | tuple):
             result = tf.stack(result)
         result = tf.cast(result, tf.float32)

@@ -86,7 +86,7 @@ def _as_score(score: Any) -> Score:
         )
     if _is_integer(score) or isinstance(score, list | tuple | np.ndarray | range):
         return CategoricalScore(score)
-    if callable(score):
+    if callable(score) and not isinstance(score, type):
         return FunctionScore(score)
     raise TypeError(
         "Expected a score: a class index, a list of them, a Score, a function or None. "
