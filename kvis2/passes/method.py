@@ -26,7 +26,7 @@ from kvis2.passes.compilation import Compiled, Traits, compiled
 from kvis2.passes.probe import Probe
 from kvis2.passes.progress import running
 from kvis2.passes.rows import automatic_rows
-from kvis2.passes.runner import other_than_fixed
+from kvis2.passes.runner import other_than_fixed, refused_by_tensorflow
 from kvis2.traced import Traced, detached
 from kvis2.types import LayerReference, Tensors
 
@@ -315,7 +315,7 @@ class Method(Traced):
             if not self.settings.jit_compile:
                 if models.fixed_batch(self.model) and "ensure_shape" in str(error).lower():
                     raise other_than_fixed(self.model, "one of another number") from error
-                raise _refused_by_tensorflow(self.model, error) from error
+                raise refused_by_tensorflow(self.model, error) from error
             raise ValueError(
                 f"Expected a pass that XLA can compile. Received: {type(self).__name__} on "
                 f"'{self.model.name}', which it cannot. Leave `jit_compile` out."
@@ -380,17 +380,6 @@ def _probe_of(
         reshape=settings.reshape,
         pre_activation=settings.pre_activation,
         packing=packing,
-    )
-
-
-def _refused_by_tensorflow(model: keras.Model, error: Exception) -> Exception:
-    """A sentence of what a layer cannot compute, such as a token outside of its vocabulary."""
-    said = re.search(r"^[ \t]*(\S.*?)\s*\[\[\{\{node", str(error), re.MULTILINE)
-    lines = [each.strip() for each in str(error).splitlines() if "{{node" not in each]
-    reason = said.group(1) if said else next((x for x in reversed(lines) if " " in x), "an error")
-    return ValueError(
-        f"Expected an input that '{model.name}' can compute. Received: one of which TensorFlow "
-        f"says '{reason}'. Look at its values, such as tokens within the vocabulary, and its size."
     )
 
 

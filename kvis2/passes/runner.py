@@ -170,6 +170,17 @@ def other_than_fixed(model: keras.Model, received: str) -> ValueError:
     )
 
 
+def refused_by_tensorflow(model: keras.Model, error: Exception) -> Exception:
+    """A sentence of what a layer cannot compute, such as a token outside of its vocabulary."""
+    said = re.search(r"^[ \t]*(\S.*?)\s*\[\[\{\{node", str(error), re.MULTILINE)
+    lines = [each.strip() for each in str(error).splitlines() if "{{node" not in each]
+    reason = said.group(1) if said else next((x for x in reversed(lines) if " " in x), "an error")
+    return ValueError(
+        f"Expected an input that '{model.name}' can compute. Received: one of which TensorFlow "
+        f"says '{reason}'. Look at its values, such as tokens within the vocabulary, and its size."
+    )
+
+
 def _unwrapped(error: Exception) -> Exception:
     """A sentence of kvis2's own without what Keras puts around errors inside of layers."""
     said = re.search(r"\x1b\[1m(Expected .*? Received: .*?)\x1b\[0m", str(error), re.DOTALL)
