@@ -26,8 +26,8 @@ class CounterfactualLogger(PictureLogger):
 
     At every logged step the scalars `counterfactual/accuracy`, `counterfactual/exchanged_accuracy`
     and `counterfactual/flips`, the share of answers that another background changes, in
-    TensorBoard, in `history` and in the `logs` of Keras. A model that looks at its objects loses little and
-    flips little; a heatmap alone cannot say that.
+    TensorBoard, in `history` and in the `logs` of Keras. A model that looks at its objects loses
+    little and flips little; a heatmap alone cannot say that.
 
     Args:
         log_dir: The directory that TensorBoard is started with, or a `Log`.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 
 from kvis2.callbacks.probe_images import preserved_random_state
-from kvis2.callbacks.schedule import TENSORBOARD_STEPS, Schedule
+from kvis2.callbacks.schedule import TENSORBOARD_STEPS, BatchNumbers, Schedule
 from kvis2.callbacks.sentences import one_line
 from kvis2.callbacks.settings import Log, log_of
 from kvis2.callbacks.tab import TabSummary
@@ -64,8 +64,7 @@ class PictureLogger(Shown, keras.callbacks.Callback):
     _writers: list[Writer]
     _failed: bool
     _warned: set[tuple[type[Warning], str, int]]
-    _first_batch: int  # the number of the epoch's first batch
-    _next_batch: int
+    _batches: BatchNumbers
     _visited: int | None  # the last step that could have been logged
     _epoch_scalars: dict[str, float]
     _first_seconds: float  # what was spent before the first batch, counted with the first step
@@ -103,18 +102,15 @@ class PictureLogger(Shown, keras.callbacks.Callback):
             # Keras calls no hook when a training is interrupted outside of one.
             weakref.finalize(self, _close_all, self._writers)
             self._prepare()
-        # Batches are counted where a dataset does not know how many it has.
-        self._first_batch = self._next_batch if steps is None else epoch * steps
+        if self.log.unit == "batch":
+            self._batches.begin_epoch(self.model, epoch, steps)
         self._epoch_scalars = {}
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Log if a batch is due; with `steps_per_execution` the hook sees each n-th batch only."""
-        steps = self.params.get("steps")
-        # Keras counts the batches that `steps_per_execution` would take beyond the epoch.
-        step = self._first_batch + (batch if steps is None else min(batch, steps - 1))
-        self._next_batch = step + 1
-        if self.log.unit == "batch":
-            self._visit(step)
+        if self.log.unit == "batch" and not self._failed:
+            with self._guarded(f"after batch {batch} of an epoch"):
+                self._visit(self._batches.number(batch))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log if the epoch is due, and hand the scalars to the callbacks that come after."""
@@ -133,14 +129,20 @@ class PictureLogger(Shown, keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a training, so that a used logger can be copied."""
-        return {**self.__dict__, "_model": None, "params": None, "_schedule": None, "_writers": []}
+        left_out: dict[str, Any] = {
+            "_model": None,
+            "params": None,
+            "_schedule": None,
+            "_writers": [],
+        }
+        return {**self.__dict__, **left_out, "_batches": BatchNumbers()}
 
     def _reset(self) -> None:
         self._schedule = None
         self._writers = []
         self._failed = False
         self._warned = set()
-        self._first_batch = self._next_batch = 0
+        self._batches = BatchNumbers()
         self._visited = None
         self._epoch_scalars = {}
         self._first_seconds = 0.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Any
 
+import keras
 import numpy as np
 
 TENSORBOARD_STEPS = 10
@@ -66,6 +68,67 @@ class Schedule:
         if self._every is None:
             return bisect_right(self._planned, step)
         return step // self._every + 1
+
+
+class BatchNumbers:
+    """The numbers of the batches of one training, from 0 and on over its epochs.
+
+    Keras calls a hook once for the batches of one execution (`steps_per_execution`), and counts
+    those it would have taken beyond the end of the epoch. Where the length of the data is known,
+    that is the end; where it is not, the steps of the optimizer tell how many there were.
+    """
+
+    def __init__(self) -> None:
+        self._first = self._next = 0
+        self._steps: int | None = None
+        self._model: Any = None
+        self._applied: int | None = None  # steps of the optimizer before the epoch
+
+    def begin_epoch(self, model: keras.Model, epoch: int, steps: int | None) -> None:
+        """Start an epoch of `steps` batches, None if nobody knows.
+
+        Raises:
+            ValueError: If the batches of this training cannot be counted.
+        """
+        self._first = self._next if steps is None else epoch * steps
+        self._model, self._steps, self._applied = model, steps, None
+        if steps is None and getattr(model, "steps_per_execution", 1) != 1:
+            self._applied = _applied(model)
+            if self._applied is None:
+                raise self._uncountable("no optimizer that counts every one of them")
+
+    def number(self, batch: int) -> int:
+        """The number of the batch that `on_train_batch_end(batch)` is called after.
+
+        Raises:
+            ValueError: If the optimizer has made other steps than one for each batch.
+        """
+        if self._steps is not None:
+            batch = min(batch, self._steps - 1)
+        elif self._applied is not None:
+            now = _applied(self._model)
+            last = -1 if now is None else now - self._applied - 1
+            if not batch - self._model.steps_per_execution < last <= batch:
+                raise self._uncountable(f"{last + 1} steps of the optimizer after batch {batch}")
+            batch = last
+        self._next = self._first + batch + 1
+        return self._next - 1
+
+    def _uncountable(self, received: str) -> ValueError:
+        return ValueError(
+            "Expected batches that can be counted, for unit='batch'. Received: a dataset of "
+            f"unknown size with steps_per_execution={self._model.steps_per_execution}, and "
+            f"{received}. Give fit() steps_per_epoch=, or compile without steps_per_execution."
+        )
+
+
+def _applied(model: keras.Model) -> int | None:
+    """How many gradients the optimizer of a model has applied; None where it leaves some out."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return None
+    # `iterations` counts once for all gradients that are accumulated.
+    return int(getattr(optimizer, "_iterations", optimizer.iterations))
 
 
 def check_every(every: int | str) -> None:

@@ -1,9 +1,11 @@
 """The table in docs/model_matrix.md: written from the outcomes of a test run, and read back."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from model_zoo import GROUPS
 
+PAGE = Path(__file__).parents[1] / "docs" / "model_matrix.md"
 GREEN = "yes"
 _HEAD = """# What kvis2 explains: model kinds and explainers
 
@@ -23,8 +25,47 @@ _TITLES = {
 }
 
 
+_ZOO = """## Published architectures beside a GradientTape
+
+Grad-CAM at the layer that kvis2 chooses (the embedding of tokens), and the gradient by the input
+(by the embedding), of published architectures with random weights, batch normalisation included,
+small where the package lets one say so: the largest difference to a `tf.GradientTape` over the
+plain Keras model, as a share of the largest value. With {packages}. Written by the test run
+`UPDATE_DOCS=1 pytest -m exhaustive tests/test_zoo.py`; the architectures are built in
+`tests/architectures.py`, which skips the packages that are not installed.
+
+"""
+_ZOO_HEAD = ["package", "architecture", "layer and its grid", "Grad-CAM", "gradient"]
+
+
+def zoo_part(page: str) -> str:
+    """The part of a page that tells of published architectures, or nothing."""
+    title = _ZOO.splitlines()[0]
+    return page[page.index(title) :] if title in page else ""
+
+
+def zoo_rows(page: str) -> dict[tuple[str, str], list[str]]:
+    """The cells of that part by package and architecture."""
+    rows = {}
+    for line in zoo_part(page).splitlines():
+        first, *cells = [each.strip() for each in line.strip("|").split("|")]
+        if line.startswith("| ") and first not in (_ZOO_HEAD[0], "---"):
+            rows[first, cells[0]] = cells[1:]
+    return rows
+
+
+def write_zoo(rows: Mapping[tuple[str, str], list[str]], versions: Mapping[str, str]) -> None:
+    """Put the part with these rows at the end of the page, which stays as it is before it."""
+    page = PAGE.read_text(encoding="utf-8")
+    before = page.removesuffix(zoo_part(page)).rstrip("\n")
+    table = [_row(_ZOO_HEAD), _row(["---"] * len(_ZOO_HEAD))]
+    table += [_row([*names, *cells]) for names, cells in rows.items()]
+    part = _ZOO.format(packages=", ".join(versions.values())) + "\n".join(table)
+    PAGE.write_text(f"{before}\n\n{part}\n", encoding="utf-8")
+
+
 def rendered(outcomes: Mapping[tuple[str, str], str]) -> str:
-    """The page for the outcomes of all cells (kind, explainer)."""
+    """The page for the outcomes of all cells (kind, explainer), but for the zoo."""
     methods = list(dict.fromkeys(method for _, method in outcomes))
     kinds = list(dict.fromkeys(kind for kind, _ in outcomes))
     refusals = list(dict.fromkeys(each for each in outcomes.values() if each not in (GREEN, "")))
@@ -45,6 +86,7 @@ def rendered(outcomes: Mapping[tuple[str, str], str]) -> str:
 
 def parsed(page: str) -> dict[tuple[str, str], str]:
     """The outcomes that a page holds: the way back from `rendered`."""
+    page = page.removesuffix(zoo_part(page))
     refusals = {
         number: sentence
         for number, _, sentence in (line.partition(". ") for line in page.splitlines())

@@ -10,7 +10,7 @@ import tensorflow as tf
 import kvis2
 from kvis2.ascent import AscentCallback, History
 from kvis2.regularizers import L1Decay, L2Decay
-from kvis2.scores import CategoricalScore
+from kvis2.scores import CategoricalScore, DirectionScore
 from kvis2.transforms import Blur, Jitter, Pad, RandomCrop, Scale
 from kvis2.visualization import losses
 from kvis2.visualization.optimizer import Optimizer
@@ -129,6 +129,38 @@ def test_a_filter_that_is_nearly_dead_is_said_whatever_the_scale_of_the_layer(sm
         ascent(small_model, "late", steps=30)([0, 4])
 
 
+@pytest.mark.parametrize("factor", [1.0, 1e-6])  # of the score: it does not matter
+def test_a_score_of_ones_own_tells_a_dead_filter_too(small_model, factor):
+    kernel, bias = small_model.get_layer("late").get_weights()
+    kernel[..., 3] *= 1e-9
+    small_model.get_layer("late").set_weights([kernel, bias])
+
+    def response(filters):
+        return lambda output: factor * tf.reduce_mean(output[..., filters], [1, 2])
+
+    for score in (response(3), DirectionScore(np.eye(8)[3])):
+        with pytest.warns(UserWarning, match=r"reached image \[0\]:") as caught:
+            ascent(small_model, "late", steps=30)(score)
+        assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ascent(small_model, "late", steps=30)(response(0))
+        ascent(small_model, "late", steps=30)(lambda y: tf.reduce_mean(tf.square(y), [1, 2, 3]))
+
+
+@pytest.mark.parametrize("score", [1, lambda output: output[:, 1]])
+def test_a_dead_class_is_told_too(small_model, score):
+    kernel, bias = small_model.get_layer("predictions").get_weights()
+    kernel[:, 1] *= 1e-9
+    small_model.get_layer("predictions").set_weights([kernel, 0 * bias])
+    with pytest.warns(UserWarning, match=r"reached image \[0\]:"):
+        ascent(small_model, steps=30)(score)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ascent(small_model, steps=30)(0)
+        ascent(small_model, steps=30)(lambda output: output[:, 0])
+
+
 class Noted(AscentCallback):
     def __init__(self, name, notes, failing=()):
         super().__init__()
@@ -168,3 +200,23 @@ def test_the_optimizer_says_what_it_differentiates_by(small_model):
     other = Optimizer(small_model.inputs[0], loss, wrt_tensor=late)
     assert not other.wrt_tensor_is_input_tensor
     assert other.wrt_tensor is late
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"optimizer": 3}, r"Expected an optimizer of Keras.*Received: 3\."),
+        ({"optimizer": "fast"}, r"Expected an optimizer of Keras.*Received: 'fast'\."),
+        ({"shape": (3,)}, r"Expected images of shape \(16, 12, 3\).*Received: `shape=\(3,\)`"),
+        ({"shape": "a"}, r"Expected images of shape \(16, 12, 3\).*Received: `shape='a'`"),
+        ({"shape": (8, 8, 3)}, r"Expected images of shape \(16, 12, 3\).*\(8, 8, 3\)"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_sentence(small_model, options, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        ascent(small_model, **options)(0)
+
+
+def test_one_callback_that_is_no_list_is_refused(small_model):
+    with pytest.raises(TypeError, match=r"Expected a list of callbacks\. Received: .*History"):
+        ascent(small_model)(0, callbacks=History())

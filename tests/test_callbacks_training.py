@@ -589,6 +589,39 @@ def test_batches_of_a_dataset_of_unknown_size(tmp_path):
         model.fit(data, verbose=0, callbacks=[Pixel(tmp_path, unit="batch")])
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("accumulated", [None, 2])
+def test_executions_over_a_dataset_of_unknown_size(tmp_path, accumulated):
+    """Nine batches, four at a time: the last execution of an epoch has one."""
+    count = [0]
+
+    def counted(x, y):
+        count[0] += 1
+        return x, y
+
+    data = tf.data.Dataset.from_tensor_slices((X[:18], Y[:18])).batch(2)
+    data = data.map(lambda x, y: tf.numpy_function(counted, [x, y], [x.dtype, y.dtype]))
+    data = data.map(lambda x, y: (tf.ensure_shape(x, [2, *X.shape[1:]]), tf.ensure_shape(y, [2])))
+    data = data.filter(lambda x, y: True)
+    model = keras.Sequential(dense())
+    optimizer = keras.optimizers.SGD(gradient_accumulation_steps=accumulated)
+    model.compile(optimizer, "sparse_categorical_crossentropy", steps_per_execution=4)
+    logger = Pixel(tmp_path, unit="batch", every=1)
+    model.fit(data, epochs=3, verbose=0, callbacks=[logger])
+    assert logger.history["step"] == [3, 7, 8, 12, 16, 17, 21, 25, 26]
+    assert count == [27]
+
+
+@pytest.mark.parametrize("optimizer", [None, "scaled"])
+def test_batches_that_cannot_be_counted_are_refused(tmp_path, optimizer):
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2).filter(lambda x, y: True)
+    model = compiled(keras.Sequential(dense()), steps_per_execution=4)
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    model.optimizer = None if optimizer is None else scaled
+    with pytest.raises(ValueError, match=r"Expected batches that can be counted.*Received: .*=4"):
+        model.fit(data, verbose=0, callbacks=[Pixel(tmp_path, unit="batch", every=2)])
+
+
 @pytest.mark.parametrize("order", ["logger first", "logger last"])
 def test_the_last_epoch_of_an_early_stop_is_logged(tmp_path, order):
     logger = Pixel(tmp_path)

@@ -231,3 +231,18 @@ def test_other_backend_is_refused_at_import():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert "ImportError: kvis2 expected Keras to run on TensorFlow" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (lambda output: None, "Received: None"),
+        (lambda output: output[:2, 0], "Received: another number of them"),
+        (np.eye(5, dtype=int), "Received: array([[1, 0, 0, 0, 0], [0, 1,"),
+        (CategoricalScore, "Received: <class"),
+    ],
+)
+def test_wrong_scores_are_said_in_one_sentence(small_model, images, score, said):
+    found = sentence(lambda: Saliency(small_model)(score, images))
+    assert said in found
+    assert "Condition" not in found

@@ -119,7 +119,7 @@ def test_a_regression_has_no_classes(images):
     np.testing.assert_allclose(
         up(kvis2.RegressionScore("decrease"), images), -up(0, images), rtol=1e-6
     )
-    with pytest.raises(ValueError, match=r"Expected a class index from 0 to 0"):
+    with pytest.raises(ValueError, match=r"Expected class 0, of an output with one unit"):
         kvis2.Saliency(model)(1, images)
 
 
@@ -137,3 +137,60 @@ def test_describe_says_what_was_assumed(capsys):
     assert "  two classes, by the loss binary_crossentropy" in capsys.readouterr().out
     kvis2.describe(head())
     assert "  numbers, by its one unit without a sigmoid" in capsys.readouterr().out
+
+
+class Returned(keras.Model):
+    """Two heads in a structure of its own."""
+
+    def __init__(self, packed):
+        super().__init__()
+        self.pooled = keras.layers.GlobalAveragePooling2D()
+        self.logit, self.kinds = keras.layers.Dense(1), keras.layers.Dense(3)
+        self.packed = packed
+
+    def call(self, x):
+        x = self.pooled(x)
+        return self.packed(self.kinds(x), self.logit(x))
+
+
+LOGIT = LOSSES.BinaryCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize(
+    ("packed", "loss", "score"),
+    [
+        (lambda kinds, logit: {"a": kinds, "z": logit}, {"z": LOGIT}, lambda c: {"z": c}),
+        (
+            lambda kinds, logit: {"a": kinds, "z": logit},
+            {"a": LOSSES.SparseCategoricalCrossentropy(from_logits=True), "z": LOGIT},
+            lambda c: {"z": c},
+        ),
+        (lambda kinds, logit: {"z": [kinds, logit]}, {"z": [None, LOGIT]}, lambda c: {"z/1": c}),
+        (
+            lambda kinds, logit: [kinds, logit],
+            [None, LOGIT],
+            lambda c: [kvis2.scores.InactiveScore(), c],
+        ),
+    ],
+    ids=["one of a dict", "all of a dict", "nested", "list"],
+)
+def test_the_loss_is_found_by_where_the_output_stands(declared, packed, loss, score):
+    keras.utils.set_random_seed(0)
+    model = Returned(packed)
+    images = np.random.default_rng(0).random((2, 6, 5, 3), dtype="float32")
+    model(images)
+    kernel = model.logit.kernel.numpy()
+    if declared:
+        inputs = keras.Input((6, 5, 3))
+        model = keras.Model(inputs, model.call(inputs))
+    model.compile("sgd", loss)
+    for kind, sign in ((0, -1.0), (1, 1.0)):
+        found = kvis2.Saliency(model, reduce="signed", normalize=False)(score(kind), images)
+        np.testing.assert_allclose(found, np.full((2, 6, 5), sign * kernel.sum() / 30), rtol=1e-4)
+
+
+def test_the_second_class_of_a_number_is_refused_with_what_to_do():
+    model = head(loss=lambda y, p: keras.ops.mean(p - y, axis=-1))
+    with pytest.raises(ValueError, match=r"one unit.*Received: 1\. .*BinaryScore\(True\)"):
+        kvis2.Saliency(model)(1, np.ones((1, 16, 12, 3), "float32"))

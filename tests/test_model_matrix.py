@@ -80,7 +80,6 @@ BY_DEFAULT = {
 """Some more cells of the default run."""
 LAYER_OPTIONS = {"layer", "reshape", "call_index"}
 
-TABLE = Path(__file__).parents[1] / "docs" / "model_matrix.md"
 OUTCOMES: dict[tuple[str, str], str] = {}
 
 
@@ -425,13 +424,15 @@ def test_table_is_read_back_as_it_was_written():
 def test_docs_hold_the_table_of_this_run():
     """The committed table says what was seen: last of the file, after the cells that it is of."""
     assert OUTCOMES or os.environ.get("UPDATE_DOCS"), "Run the whole file: no cell was looked at."
-    committed = TABLE.read_text(encoding="utf-8") if TABLE.exists() else ""
+    committed = model_matrix.PAGE.read_text(encoding="utf-8") if model_matrix.PAGE.exists() else ""
     table = model_matrix.parsed(committed)
     if os.environ.get("UPDATE_DOCS"):
         table = {
             tuple(each.values): (table | OUTCOMES).get(tuple(each.values), "") for each in CELLS
         }
-        TABLE.write_text(model_matrix.rendered(table), encoding="utf-8")
+        zoo = model_matrix.zoo_part(committed)
+        page = model_matrix.rendered(table) + ("\n" + zoo if zoo else "")
+        model_matrix.PAGE.write_text(page, encoding="utf-8")
     assert set(table) == {tuple(each.values) for each in CELLS}, "UPDATE_DOCS=1 writes the table."
     exhaustive = {tuple(each.values) for each in CELLS if pytest.mark.exhaustive in each.marks}
     assert {each for each, outcome in table.items() if not outcome} <= exhaustive

@@ -265,3 +265,70 @@ def test_a_method_without_gradients_blames_none(method):
     with pytest.warns(UserWarning, match="no part that was hidden changes the score") as said:
         method(net(), **options)(1, np.zeros((1, 16, 12, 3), "float32"))
     assert "gradient" not in str(said[0].message)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "images", "said"),
+    [
+        ("uint8", np.linspace(0, 1, 8 * 6 * 3), r"fractions from 0\.0 to 1\.0"),
+        ("uint8", np.linspace(-8, 300, 8 * 6 * 3).round(), r"numbers from -8\.0 to 300\.0"),
+        ("uint8", np.arange(144) * 2, r"Received: numbers from 0 to 286\."),
+        ("int32", np.full(144, 1.7), r"Received: fractions from 1\.7 to 1\.7"),
+    ],
+)
+def test_no_value_is_changed_by_a_cast_to_integers(dtype, images, said):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 6, 3), dtype=dtype),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2, kernel_initializer="ones"),
+        ]
+    )
+    with pytest.raises(ValueError, match=f"Expected whole numbers from .*{said}"):
+        kvis2.GradCAM(model)(1, images.reshape(1, 8, 6, 3))
+    whole = np.arange(144.0).reshape(1, 8, 6, 3)
+    found = kvis2.GradCAM(model)(1, whole)
+    np.testing.assert_array_equal(found, kvis2.GradCAM(model)(1, whole.astype(dtype)))
+
+
+def test_a_token_outside_of_the_vocabulary_is_said_in_one_sentence():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((9,), dtype="int32"),
+            keras.layers.Embedding(20, 4),
+            keras.layers.Conv1D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    with pytest.raises(ValueError, match=r"Expected an input .* 33 is not in \[0, 20\)") as caught:
+        kvis2.GradCAM(model)(1, np.full((2, 9), 33))
+    assert "\n" not in str(caught.value)
+
+
+class ImageAndRecord(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Dense(3)
+
+    def call(self, image, record, training=False):
+        pooled = keras.ops.mean(self.conv(image), (1, 2))
+        return self.out(keras.ops.concatenate([pooled, record], axis=-1))
+
+
+def test_inputs_by_the_names_of_the_arguments_of_call():
+    draw = np.random.default_rng(0)
+    image, record = draw.random((2, 8, 6, 3), "float32"), draw.random((2, 5), "float32")
+    model = ImageAndRecord()
+    model(image, record)
+    saliency = kvis2.Saliency(model)
+    listed = saliency(1, [image, record])
+    named = saliency(1, {"record": record, "image": image})
+    assert list(named) == ["image", "record"]
+    for one, other in zip(listed, named.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match=r"each of the arguments \['image', 'record'\].*: one\."):
+        saliency(1, image)

@@ -108,7 +108,22 @@ def image_shapes(model: keras.Model, shape: Any) -> list[tuple[int | None, ...]]
                 f"Expected images with pixels. Received: shape {each}. Give for example "
                 "`shape=(224, 224, 3)`."
             )
+    declared = None if shape is None else _image_shapes(model, None)
+    if declared is not None and not _fits(shapes, declared):
+        raise ValueError(
+            f"Expected images of shape {', '.join(map(str, declared))} (None: any). Received: "
+            f"`shape={shape!r}`. Give it where the model leaves the size open."
+        )
     return shapes
+
+
+def _fits(shapes: Any, declared: Sequence[Sequence[int | None]]) -> bool:
+    """Whether shapes are those that a model declares, where it says so."""
+    return len(shapes) == len(declared) and all(
+        len(own) == len(other)
+        and all(isinstance(n, int) and m in (None, n) for n, m in zip(own, other, strict=True))
+        for own, other in zip(shapes, declared, strict=True)
+    )
 
 
 def _image_shapes(model: keras.Model, shape: Any) -> list[tuple[int | None, ...]] | None:

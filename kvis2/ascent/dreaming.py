@@ -176,7 +176,14 @@ class DeepDream(Method):
         inputs = [image, np.asarray(self.steps, np.int32)]
         whole = np.zeros((1, *tile, image.shape[-1]), np.float32)
         run = self.compiled(method, score, inputs, [(1, 2), ()], Batch(self.model, whole).packing)
-        return self.run(run, method, score, inputs)[0].numpy()
+        dreamt = self.run(run, method, score, inputs)[0].numpy()
+        if not np.isfinite(dreamt).all():
+            models.check_finite(self.model)
+            raise ValueError(
+                "Expected a dream of finite numbers. Received: NaN or infinity from "
+                f"'{self.model.name}'. Check the photograph, and take a smaller `step_size`."
+            )
+        return dreamt
 
     def compute(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor]:
         """All steps of one octave, in a loop on the device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,11 @@ class AscentLoop(Method):
     def _scored(self, probe: Probe, score: Any, seen: Tensors) -> tf.Tensor:
         if probe.layer is None:
             return probe.scores(score, seen)
-        return probe.layer_scores(score, seen, responses if self.sees_units else tf.identity)
+        return probe.layer_scores(score, seen, self._responses())
+
+    def _responses(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """What of the layer's output is scored."""
+        return responses if self.sees_units else tf.identity
 
     def _modified(self, gradient: tf.Tensor) -> tf.Tensor:
         for modifier in self.gradient_modifiers:

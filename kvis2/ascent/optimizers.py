@@ -154,4 +154,10 @@ def as_optimizer(optimizer: Any) -> Optimizer:
     """An optimizer of this module as it is, any other through Keras."""
     if hasattr(optimizer, "slots") and hasattr(optimizer, "step"):
         return optimizer
-    return KerasOptimizer.of(optimizer)
+    try:
+        return KerasOptimizer.of(optimizer)
+    except (ValueError, TypeError) as error:
+        raise TypeError(
+            f"Expected an optimizer of Keras or of kvis2.ascent. Received: {optimizer!r}. Give for "
+            "example keras.optimizers.Adam(0.1)."
+        ) from error

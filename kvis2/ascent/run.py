@@ -14,9 +14,8 @@ import tensorflow as tf
 from kvis2 import models, scores
 from kvis2.ascent.callbacks import AscentCallback, AscentState
 from kvis2.ascent.loop import AscentLoop
-from kvis2.inspection import activations
+from kvis2.ascent.scale import ScoreScale
 from kvis2.models import Batch
-from kvis2.passes import automatic_rows
 from kvis2.types import Tensors
 
 _HARDLY = 1e-5  # change of a score beside the largest magnitude in its layer
@@ -47,12 +46,15 @@ class Ascent:
         self._caller = caller
         self._steps = steps
         starts = _starts(caller, batch)
-        rows = caller.settings.batch_size or automatic_rows([each.shape for each in starts])
+        rows = caller.rows_of([each.shape for each in starts])
         self._method = method.for_pass(rows)
         self._method.shapes = [each.shape[1:] for each in starts]
         self._batch = batch
-        parts = np.array_split(np.arange(count), -(-count // rows))
-        self._scores = [scores.rows(score, part[0], part[-1] + 1) for part in parts]
+        self._count = count
+        parts = _parts(count, rows, models.fixed_batch(caller.model))
+        self._scores = [
+            scores.filled(scores.rows(score, part[0], part[-1] + 1), len(part)) for part in parts
+        ]
         parameters = self._parameters(starts, count)
         self._states = [self._first_state([p[part] for p in parameters]) for part in parts]
         self._lasts: list[Tensors] = []
@@ -62,6 +64,11 @@ class Ascent:
     def run(self, callbacks: Sequence[AscentCallback]) -> Any:
         """Take all steps, stopping where a callback wants to see them."""
         steps = self._steps
+        if not isinstance(callbacks, list | tuple):
+            raise TypeError(
+                f"Expected a list of callbacks. Received: {callbacks!r}. Put it in brackets: "
+                "`callbacks=[History()]`."
+            )
         stops = sorted({s for c in callbacks for s in range(c.every, steps, c.every)} | {steps})
         unseen: dict[int, list[Mapping[str, np.ndarray]]] = {i: [] for i in range(len(callbacks))}
         with ExitStack() as stack:
@@ -88,43 +95,39 @@ class Ascent:
             np.any([np.any(each, axis=tuple(range(1, each.ndim))) for each in gradients], axis=0)
             for gradients in ([each.numpy() for each in last[count:]] for last in self._lasts)
         ]
-        still = np.flatnonzero(~np.concatenate(moved) | self._hardly_changed())
+        moving = np.concatenate(moved)[: self._count]
+        still = np.flatnonzero(~moving | self._hardly_changed())
         if still.size:
             warnings.warn(
                 f"No gradient reached image {still.tolist()}: the score does not change with it, "
-                f"or by less than {_HARDLY:g} of what the layer's strongest unit says. Likely "
+                f"or by less than {_HARDLY:g} of what it differs by from unit to unit. Likely "
                 "cause: the unit is dead (its weights are zero or nearly so, or its ReLUs are off "
                 "everywhere). Start from other images with `seed_input`.",
                 stacklevel=4,
             )
 
     def _hardly_changed(self) -> np.ndarray:
-        """Whether the score of each image, that of a unit, stayed the same over the ascent.
+        """Whether the score of each image stayed the same over the ascent.
 
-        The same beside the largest magnitude in the layer, so that it does not matter in which
-        unit a model counts; pruned filters have weights of 1e-9 beside others of 1.
+        The same beside how it differs between the units that it sees, so that it does not matter
+        in which measure it counts; pruned filters have weights of 1e-9 beside others of 1.
         """
         spans = self._highest - self._lowest
-        layer = self._caller.layer
-        units = all(
-            isinstance(each, scores.CategoricalScore | scores.UnitsScore)
-            for score in self._scores
-            for each in keras.tree.flatten(score)
-        )
-        # The pass through the layer is made only where the score has changed so little.
-        if self._steps == 1 or layer is None or not units or (spans > _LITTLE).all():
+        parts = [each for score in self._scores for each in keras.tree.flatten(score)]
+        units = all(isinstance(x, scores.CategoricalScore | scores.UnitsScore) for x in parts)
+        at_target = any(isinstance(x, scores.FeatureScore) for x in parts)
+        # A pass is made only where the score of a unit has changed so little.
+        if self._steps == 1 or at_target or (units and (spans > _LITTLE).all()):
             return np.zeros(len(spans), bool)
-        settings = self._method.settings
+        scale = ScoreScale(self._method)
         count = len(self._method.shapes)
-        responses = activations(
-            self._caller.model,
-            layer,
-            self._restored([last[:count] for last in self._lasts]),
-            pre_activation=settings.pre_activation,
-            call_index=settings.call_index,
-            batch_size=settings.batch_size,
-        )
-        return spans <= _HARDLY * float(np.abs(responses).max())
+        found = []
+        for score, last in zip(self._scores, self._lasts, strict=True):
+            inputs = last[:count]
+            packing = 0 if self._batch is None else self._batch.packing
+            chosen = self._caller.compiled(scale, score, inputs, [()] * count, packing)
+            found.append(self._caller.run(chosen, scale, score, inputs)[0].numpy())
+        return spans <= _HARDLY * np.concatenate(found)[: self._count]
 
     def _advance(self, start: int, stop: int) -> Mapping[str, np.ndarray]:
         """From step `start` to step `stop`, all chunks of images; the losses measured there."""
@@ -138,7 +141,7 @@ class Ascent:
             self._states[index] = results[: len(state)]
             self._lasts.append(results[len(state) :])
             histories.append(history.numpy())
-        losses = np.concatenate(histories, axis=2)
+        losses = np.concatenate(histories, axis=2)[:, :, : self._count]
         self._check(losses, start)
         measured = losses[:, self._method.terms.index("score")]
         self._lowest = np.minimum(self._lowest, measured.min(axis=0))
@@ -148,6 +151,7 @@ class Ascent:
     def _check(self, losses: np.ndarray, start: int) -> None:
         if np.isfinite(losses).all():
             return
+        models.check_finite(self._caller.model)
         step, term, image = np.argwhere(~np.isfinite(losses))[0]
         raise ValueError(
             f"Expected a finite loss. Received: {losses[step, term, image]} in the term "
@@ -167,13 +171,16 @@ class Ascent:
             steps,
             joined,
             lambda: self._restored([last[:count] for last in lasts]),
-            [np.concatenate([each.numpy() for each in parts]) for parts in gradients],
+            [
+                np.concatenate([each.numpy() for each in parts])[: self._count]
+                for parts in gradients
+            ],
         )
 
     def _restored(self, parameters: Sequence[Tensors]) -> Any:
         chunks = [self._method.images(each) for each in parameters]
         images = [
-            np.concatenate([tf.convert_to_tensor(each).numpy() for each in parts])
+            np.concatenate([tf.convert_to_tensor(each).numpy() for each in parts])[: self._count]
             for parts in zip(*chunks, strict=True)
         ]
         if self._batch is not None:
@@ -202,6 +209,14 @@ class Ascent:
         slots = self._method.optimizer.slots(parameters)
         lowest = np.full(len(parameters[0]), np.inf, np.float32)
         return [*parameters, *slots, *parameters, lowest]
+
+
+def _parts(count: int, rows: int, fixed: int | None) -> list[np.ndarray]:
+    """Which images each pass makes; the last one again where the model takes a fixed number."""
+    if fixed is None:
+        return np.array_split(np.arange(count), -(-count // rows))
+    starts = range(0, count, fixed)
+    return [np.minimum(np.arange(start, start + fixed), count - 1) for start in starts]
 
 
 def _starts(method: AscentLoop, batch: Batch | None) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from kvis2.explainers.cam import ClassActivationMap
@@ -76,6 +77,9 @@ def first_projection(features: tf.Tensor) -> tf.Tensor:
     # The scale of gradients is far below one: their squares would be lost.
     peak = tf.reduce_max(tf.abs(matrix), [1, 2], keepdims=True)
     matrix = tf.cast(tf.math.divide_no_nan(matrix, peak), tf.float64)
+    # No matrix with NaN is decomposed: it is told from the map.
+    known = tf.reduce_all(tf.math.is_finite(matrix), [1, 2], keepdims=True)
+    matrix = tf.where(known, matrix, tf.zeros_like(matrix))
 
     def by_position() -> tf.Tensor:
         values, vectors = tf.linalg.eigh(tf.matmul(matrix, matrix, transpose_b=True))
@@ -88,5 +92,5 @@ def first_projection(features: tf.Tensor) -> tf.Tensor:
     projection = tf.cond(tf.shape(matrix)[1] < tf.shape(matrix)[2], by_position, by_channel)
     agreement = tf.reduce_sum(projection * tf.reduce_sum(matrix, axis=-1), axis=1, keepdims=True)
     signed = tf.where(agreement >= 0.0, projection, -projection)
-    maps = tf.cast(signed, tf.float32) * peak[..., 0]
+    maps = tf.where(known[..., 0], tf.cast(signed, tf.float32) * peak[..., 0], np.nan)
     return tf.ensure_shape(tf.reshape(maps, shape[:-1]), features.shape[:-1])

@@ -46,7 +46,8 @@ class Explainer(Method):
         normalize: "image" divides every map by its largest magnitude, "batch" all maps by
             that of the batch, "minmax" stretches every map to 0..1, False leaves them raw.
         batch_size: How many rows one forward pass holds at most. None chooses by their size, and
-            takes fewer where memory is short.
+            takes fewer where memory is short. A model that declares how many samples it takes at
+            once, `Input(batch_shape=(8, ...))`, gets as many, the last one repeated if need be.
         fold_batch_norm: Whether batch normalisation is folded into the layer before it during the
             pass, which is faster and moves maps by less than 1e-4. On by default for class
             activation maps; input gradients can jump at single pixels, so they opt in.
@@ -230,7 +231,7 @@ class Explainer(Method):
                     f"infinity in the map of sample {wrong}. Check the weights of "
                     f"'{self.model.name}' (a diverged training?) and the range of the input."
                 )
-            self._check_weights()
+            models.check_finite(self.model)  # ReLU makes zero of NaN, as if there were no evidence.
             blank = np.flatnonzero(peaks == 0).tolist()
             sample = blank[0]
             cause = self._blank_cause(scores.rows(score, sample, sample + 1), batch, sample)
@@ -240,17 +241,6 @@ class Explainer(Method):
                 stacklevel=5,
             )
             return
-
-    def _check_weights(self) -> None:
-        """Raise if a weight is not finite: ReLU makes zero of NaN, as if there were no evidence."""
-        for weight in self.model.weights:
-            values = tf.convert_to_tensor(weight)
-            if values.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(values))):
-                raise ValueError(
-                    "Expected a model whose weights are finite. Received: NaN or infinity in "
-                    f"'{weight.path}' of '{self.model.name}' (a diverged training?). Go back to "
-                    "weights from before."
-                )
 
     def _blank_cause(self, score: Any, batch: Batch, sample: int) -> str:
         """Why the map of one sample may be zero."""

@@ -330,7 +330,11 @@ class RISE(_MaskedScores):
         expected = self.samples * self.probability
         if self.centred:  # The own score cancels but for the sampling error of the masks.
             mean = tf.reshape(changes / self.samples, shape)
-            return change / expected - mean + tf.reshape(own, shape) * (seen / expected - 1.0)
+            found = change / expected - mean + tf.reshape(own, shape) * (seen / expected - 1.0)
+            # A score that no mask changes is no evidence, though the error is there as well.
+            axes = list(range(1, change.shape.rank))
+            still = tf.reduce_all(change == 0.0, axes, keepdims=True)
+            return tf.where(still & (tf.reshape(changes, shape) == 0.0), 0.0, found)
         return (change + tf.reshape(own, shape) * seen) / expected
 
     def mask_count(self, size: Sequence[int | tf.Tensor]) -> int | tf.Tensor:

@@ -18,10 +18,12 @@ class Place(NamedTuple):
     Attributes:
         order: The order in which the layer's spatial axes are those of the input.
         size: The lengths of these axes of the input.
+        extents: What of each of these axes the layer sees.
     """
 
     order: list[int]
     size: list[int | tf.Tensor]
+    extents: list[models.Extent]
 
 
 def placed(maps: tf.Tensor, probe: Probe, inputs: Tensors, resized: bool) -> list[tf.Tensor | None]:
@@ -48,10 +50,32 @@ def placed(maps: tf.Tensor, probe: Probe, inputs: Tensors, resized: bool) -> lis
 
 
 def in_place(maps: tf.Tensor, place: Place, resized: bool = True) -> tf.Tensor:
-    """Maps along the axes of an input, and at its size if so asked."""
+    """Maps along the axes of an input, and at its size if so asked.
+
+    Of a layer that sees a part of the input they are always at its size: the grid has no room for
+    the rest.
+    """
     if place.order != sorted(place.order):
         maps = tf.transpose(maps, [0, *(1 + i for i in place.order)])
-    return resize(maps, place.size) if resized else maps
+    if all(each == models.WHOLE for each in place.extents):
+        return resize(maps, place.size) if resized else maps
+    turned = [i + 1 for i, each in enumerate(place.extents) if each.stop < each.start]
+    pixels = [
+        (tf.cast(tf.round(min(each) * tf.cast(n, tf.float32)), tf.int32), _pixels(each, n))
+        for each, n in zip(place.extents, place.size, strict=True)
+    ]
+    part = resize(tf.reverse(maps, turned), [length for _, length in pixels])
+    ends = [(a, n - a - b) for (a, b), n in zip(pixels, place.size, strict=True)]
+    whole = tf.pad(part, [(0, 0), *ends])
+    return tf.ensure_shape(whole, [None, *(n if isinstance(n, int) else None for n in place.size)])
+
+
+def _pixels(extent: models.Extent, length: int | tf.Tensor) -> int | tf.Tensor:
+    """How many pixels of an axis an extent has: at least one."""
+    share = max(extent) - min(extent)
+    if isinstance(length, int):
+        return max(1, round(share * length))
+    return tf.maximum(1, tf.cast(tf.round(share * tf.cast(length, tf.float32)), tf.int32))
 
 
 def place_in(rank: int, probe: Probe, inputs: Tensors, index: int) -> Place | None:
@@ -60,11 +84,14 @@ def place_in(rank: int, probe: Probe, inputs: Tensors, index: int) -> Place | No
     size = _lengths(inputs[index], space)
     followed = _followed(probe, inputs, index)
     if followed is None:  # Not known, so the rank decides.
-        return Place(list(range(rank)), size) if len(space) == rank else None
+        whole = [models.WHOLE] * rank
+        return Place(list(range(rank)), size, whole) if len(space) == rank else None
     axes = [each for each in followed if each is not None]
-    if len(axes) != rank or set(axes) != set(space):
+    extents = models.extents_between(probe.watched(inputs), inputs[index])
+    if len(axes) != rank or set(axes) != set(space) or extents is None:
         return None
-    return Place(sorted(range(rank), key=axes.__getitem__), size)
+    parts = [extents.get(axis, models.WHOLE) for axis in space]
+    return Place(sorted(range(rank), key=axes.__getitem__), size, parts)
 
 
 def _followed(probe: Probe, inputs: Tensors, index: int) -> list[int | None] | None:

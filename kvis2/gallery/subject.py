@@ -94,9 +94,11 @@ class Subject:
 
     def outputs(self, batch: NDArray[np.float32]) -> NDArray[np.float64]:
         """The mean over all places of the first output of the model, `(units,)`."""
+        whole = models.Batch(self.model, batch).whole(batch)
         # A model of one input may have been built to take it in a list, or a dict.
-        given = keras.tree.map_structure(lambda _: batch, models.input_structure(self.model))
-        first = np.asarray(keras.tree.flatten(self.model(given, training=False))[0], np.float64)
+        given = keras.tree.map_structure(lambda _: whole, models.input_structure(self.model))
+        outputs = models.flat_outputs(self.model(given, training=False))
+        first = np.asarray(outputs[0], np.float64)[: len(batch)]
         return first.reshape(-1, first.shape[-1]).mean(axis=0)
 
     def output(self, batch: NDArray[np.float32], label: int) -> float:

@@ -189,11 +189,12 @@ def _inputs(
         batch = Batch(model, inputs)
         names = [each.name for each in declared or ()] or _names(len(batch.shapes))
         arrays = batch.rows(0, 1)
-        return names, arrays, [(None, *each.shape[1:]) for each in arrays], batch.packing
+        return names, arrays, [(batch.fixed, *each.shape[1:]) for each in arrays], batch.packing
     assert declared is not None
-    shapes = [(None, *getattr(each, "built_with", each.shape)[1:]) for each in declared]
+    fixed = models.fixed_batch(model)
+    shapes = [(fixed, *getattr(each, "built_with", each.shape)[1:]) for each in declared]
     arrays = [
-        np.zeros((1, *(size or 32 for size in shape[1:])), each.dtype or "float32")
+        np.zeros((fixed or 1, *(size or 32 for size in shape[1:])), each.dtype or "float32")
         for each, shape in zip(declared, shapes, strict=True)
     ]
     return [each.name for each in declared], arrays, shapes, 0

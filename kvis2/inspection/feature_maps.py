@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2.models import Batch
-from kvis2.passes import Method, Probe, automatic_rows
+from kvis2.passes import Method, Probe
 from kvis2.types import LayerReference, Tensors
 
 
@@ -26,8 +26,7 @@ class Features(Method):
 
     def of(self, batch: Batch) -> Iterator[np.ndarray]:
         """The features of all images, one forward pass after the other."""
-        rows = self.settings.batch_size or automatic_rows(batch.shapes)
-        for (features,) in self.chunks([], batch, rows):
+        for (features,) in self.chunks([], batch, self.rows_of(batch.shapes)):
             assert features is not None
             yield features
 

@@ -165,7 +165,9 @@ def receptive_field(model: keras.Model, layer: LayerReference, space: Sequence[i
     probe = Probe(model, found, pre_activation=models.activation_of(found) is not None)
     structure = models.input_structure(model)
     channels = 3 if structure is None else keras.tree.flatten(structure)[0].shape[-1]
-    noise = np.random.default_rng(0).random((4, *space, channels), np.float32)
+    noise = np.random.default_rng(0).random(
+        (models.fixed_batch(model) or 4, *space, channels), np.float32
+    )
 
     @tf.function(autograph=False)
     def slope(images: tf.Tensor) -> tf.Tensor:

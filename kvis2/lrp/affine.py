@@ -54,9 +54,10 @@ def linear_parts(
     if isinstance(layer, models.SEPARABLE) and not quantized:
         return _separable_parts(layer)
     if quantized or not hasattr(layer.kernel, "assign"):
+        what, before = ("is quantized", "quantize") if quantized else ("has LoRA", "enable_lora")
         raise ValueError(
-            f"Expected a layer whose kernel is one variable. Received: '{path}', which is "
-            "quantized or has LoRA weights. Merge them into the kernel first."
+            f"Expected a layer whose kernel is one variable. Received: '{path}', which {what}. "
+            f"Use IntegratedGradients, or explain the model as it was before `{before}`."
         )
     return [
         LinearPart(layer, functools.partial(_without_activation, layer, call), *_weights(layer))

@@ -26,6 +26,7 @@ MOVES = frozenset(
         "Cast",
         "ConcatV2",
         "DepthToSpace",
+        "EnsureShape",
         "ExpandDims",
         "GatherNd",
         "GatherV2",

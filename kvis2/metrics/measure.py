@@ -82,11 +82,13 @@ class Extended(Batch):
     @property
     def open_axes(self) -> list[tuple[int, ...]]:
         """Only the number of samples is open: what is done to positions needs their number."""
-        return [(0,)] * (len(self.shapes) + len(self._further))
+        samples: tuple[int, ...] = (0,) if self.fixed is None else ()
+        return [samples] * (len(self.shapes) + len(self._further))
 
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
         """The inputs and the further arrays of the samples from `start` to `stop`."""
-        return [*super().rows(start, stop), *(each[start:stop] for each in self._further)]
+        further = [self.whole(each[start:stop]) for each in self._further]
+        return [*super().rows(start, stop), *further]
 
 
 class Placed(NamedTuple):

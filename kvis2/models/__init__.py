@@ -15,6 +15,7 @@ from kvis2.models.activations import (
     register_activation,
 )
 from kvis2.models.computation import Computation
+from kvis2.models.extents import WHOLE, Extent, extents_between
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
 from kvis2.models.inputs import (
@@ -33,9 +34,11 @@ from kvis2.models.layers import (
     SEPARABLE,
     TRANSPOSED,
     check_built,
+    check_finite,
     data_format,
     entry_of,
     find_layer,
+    fixed_batch,
     flat_outputs,
     input_structure,
     is_affine,
@@ -81,12 +84,14 @@ __all__ = [
     "LAST_SPATIAL",
     "SEPARABLE",
     "TRANSPOSED",
+    "WHOLE",
     "ActivationKind",
     "Arguments",
     "Batch",
     "Call",
     "Computation",
     "DeconvReLU",
+    "Extent",
     "FoldBatchNorm",
     "GuidedReLU",
     "LinearOutput",
@@ -100,14 +105,17 @@ __all__ = [
     "axes_between",
     "buried_activation",
     "check_built",
+    "check_finite",
     "chosen",
     "cloned",
     "convert_with",
     "counted",
     "data_format",
     "entry_of",
+    "extents_between",
     "final_activation",
     "find_layer",
+    "fixed_batch",
     "flat_inputs",
     "flat_outputs",
     "inlined",

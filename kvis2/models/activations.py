@@ -204,6 +204,7 @@ def final_activation(output: tf.Tensor) -> tuple[str | None, tf.Tensor]:
 # Operations that only move or relabel values: they are applied to the logits as well.
 RELABELLING: dict[str, Callable[[tf.Tensor, tf.Operation], tf.Tensor]] = {
     "Identity": lambda x, operation: x,
+    "EnsureShape": lambda x, operation: x,
     "Cast": lambda x, operation: tf.cast(x, operation.outputs[0].dtype),
     "Reshape": lambda x, operation: tf.reshape(x, operation.inputs[1]),
     "Transpose": lambda x, operation: tf.transpose(x, operation.inputs[1]),

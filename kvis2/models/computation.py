@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from kvis2.models.layers import walk
 
@@ -33,6 +35,8 @@ _BOOKKEEPING = frozenset(
 )
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _MOST_ITEMS = 256  # Of a list that is compared item by item.
+_MOST_BYTES = 2**16  # Of an array that is compared by its values.
+_DEEPEST = 6  # Objects in objects may lead in a circle.
 
 
 class Computation:
@@ -94,12 +98,14 @@ def _values_of(model: keras.Model) -> dict[tuple[str, str], Any]:
 
 
 def _containers_of(model: keras.Model) -> list[Any]:
-    """Lists and dicts among the attributes, which change in place."""
+    """What changes in place among the attributes: lists, dicts, arrays, objects of users."""
     return [
         value
         for layer in [model, *(each for _, each in walk(model))]
         for name, value in _attributes(layer)
-        if isinstance(value, list | dict) and value
+        if (isinstance(value, list | dict) and value)
+        or isinstance(value, np.ndarray)
+        or _is_users(value)
         if not name.startswith(("_nodes", "_operations", "_layers"))
     ]
 
@@ -112,14 +118,44 @@ def _attributes(layer: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _frozen(value: Any, model: keras.Model) -> Any:
+_NOT_USERS = frozenset(
+    (
+        "builtins",
+        "inspect",
+        "keras",
+        "kvis2",
+        "numpy",
+        "optree",
+        "tensorflow",
+        "threading",
+        "weakref",
+    )
+)
+
+
+def _is_users(value: Any) -> bool:
+    """Whether a value is an object of a user's own class, such as a configuration."""
+    owner = type(value).__module__.partition(".")[0]
+    return (
+        hasattr(value, "__dict__")
+        and owner not in _NOT_USERS
+        and not isinstance(value, keras.Operation | keras.Variable | tf.Module)
+        and not callable(value)
+    )
+
+
+def _frozen(value: Any, model: keras.Model, depth: int = 0) -> Any:
     """A value to compare: plain ones by value, layers, variables and functions by identity."""
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, list | tuple) and len(value) <= _MOST_ITEMS:
-        return tuple(_frozen(each, model) for each in value)
+        return tuple(_frozen(each, model, depth + 1) for each in value)
     if isinstance(value, dict) and len(value) <= _MOST_ITEMS:
-        return tuple((repr(key), _frozen(each, model)) for key, each in value.items())
+        return tuple((repr(k), _frozen(each, model, depth + 1)) for k, each in value.items())
+    if isinstance(value, np.ndarray) and value.nbytes <= _MOST_BYTES and not value.dtype.hasobject:
+        return (value.shape, value.dtype.str, value.tobytes())
+    if depth < _DEEPEST and _is_users(value):
+        return (_Identity(value), _frozen(dict(vars(value)), model, depth + 1))
     if isinstance(value, keras.DTypePolicy):
         return repr(value.get_config())
     bound = getattr(value, "__self__", None)

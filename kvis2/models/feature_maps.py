@@ -32,6 +32,7 @@ def spatial_calls(
     logits = [final_activation(each)[1] for each in outputs]
     final = {_source(each) for each in [*outputs, *logits]}
     found: list[Call] = []
+    turned: list[Call] = []  # The same axes in another order, as behind a Permute.
     known: list[tuple[tf.Tensor, dict[Any, Any]]] = [(each, {}) for each in inputs]
     inside_attention = {id(layer) for layer in layers.inside_attention(model)}
     for call in calls:
@@ -49,23 +50,31 @@ def spatial_calls(
             continue
         if reached is not None and not all(each.op in reached for each in tensors):
             continue
-        if not any(_shares_space(call, model, each, axes) for each, axes in known):
+        pairs = [_axes_and_space(call, model, each, axes) for each, axes in known]
+        if any(axes is None or axes == space for axes, space in pairs):
+            kept = found
+        elif any(axes is not None and set(axes) == set(space) for axes, space in pairs):
+            kept = turned
+        else:
             continue
         # A container, or a dropout at inference, passes the tensor of another layer on.
-        if not found or call.output is not found[-1].output:
-            found.append(call)
-    return found
+        if not kept or call.output is not kept[-1].output:
+            kept.append(call)
+    return found or turned
 
 
-def _shares_space(call: Call, model: keras.Model, inputs: tf.Tensor, known: dict[Any, Any]) -> bool:
-    """Whether a map has the axes of an input in their order, as far as they can be followed."""
+def _axes_and_space(
+    call: Call, model: keras.Model, inputs: tf.Tensor, known: dict[Any, Any]
+) -> tuple[list[int | None] | None, list[int]]:
+    """Which axes of an input those of a map are, None if it is not known; and its space."""
+    space = input_space(model, inputs)
     if not tf.is_tensor(call.output) or not tf.is_symbolic_tensor(call.output):
-        return True
+        return None, space
     axes = axes_between(call.output, inputs, known)
     if axes is None:
-        return True
+        return None, space
     first = layers.data_format(model, call.layer) == "channels_first"
-    return list(axes[2:] if first else axes[1:-1]) == input_space(model, inputs)
+    return list(axes[2:] if first else axes[1:-1]), space
 
 
 def spatial_sizes(call: Call, model: keras.Model) -> list[int | None]:
@@ -85,7 +94,7 @@ def _source(tensor: tf.Tensor) -> Any:
     if not tf.is_symbolic_tensor(tensor):
         return id(tensor)
     operation = tensor.op
-    while operation.type in ("Identity", "Cast"):
+    while operation.type in ("Identity", "Cast", "EnsureShape"):
         operation = operation.inputs[0].op
     return operation
 

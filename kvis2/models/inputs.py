@@ -32,13 +32,19 @@ class Batch:
     Attributes:
         packing: The structure in which a model that declares none is called.
         size: The number of samples.
+        fixed: How many samples the model takes at once, if it declares a number.
 
     Raises:
         ValueError: If shape, count or values do not fit the model.
     """
 
     def __init__(self, model: keras.Model, seed_input: Any) -> None:
+        self.fixed = layers.fixed_batch(model)
         specs = specifications(model)
+        _check_arguments(model, seed_input)
+        self._names = _names_of_arguments(model, seed_input)
+        if self._names:  # By the names of the arguments of `call`.
+            seed_input = [seed_input[name] for name in self._names]
         if _are_arguments(model, seed_input, specs):
             specs = None  # Keras remembers the first argument's shape alone.
         values, self._structure = _flattened(seed_input, specs)
@@ -77,18 +83,26 @@ class Batch:
         """For each flat input the axes whose length may change without a new trace."""
         if self._declared is None:
             return [(0,) for _ in self._given]
+        samples = (0,) if self.fixed is None else ()
         return [
-            (0, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
+            (*samples, *(axis for axis, size in enumerate(spec.shape) if axis and size is None))
             for spec in self._declared
         ]
 
     def rows(self, start: int, stop: int) -> list[np.ndarray]:
-        """The inputs of the samples from `start` to `stop`, cast to what the model takes."""
-        return self._cast(start, stop)
+        """The inputs of the samples from `start` to `stop`, cast to what the model takes.
+
+        As many as it takes at once, if it declares a number: the last sample is repeated.
+        """
+        return [self.whole(each) for each in self._cast(start, stop)]
+
+    def whole(self, array: np.ndarray) -> np.ndarray:
+        """An array by sample, its last row repeated where the model takes a fixed number."""
+        return array if self.fixed is None else _filled(array, self.fixed)
 
     def _cast(self, start: int, stop: int) -> list[np.ndarray]:
         pairs = zip(self._given, self._dtypes, strict=True)
-        return [_finite(each[start:stop].astype(dtype, copy=False)) for each, dtype in pairs]
+        return [_as_dtype(each[start:stop], dtype) for each, dtype in pairs]
 
     def only(self, sample: int) -> Batch:
         """This batch with one of its samples alone."""
@@ -99,6 +113,8 @@ class Batch:
 
     def restored(self, values: Sequence[Any]) -> Any:
         """One value per flat input, in the structure of the user's input."""
+        if self._names:
+            return dict(zip(self._names, values, strict=True))
         if isinstance(self._seed_input, Mapping):
             specs = self._specs
             names = sorted(self._seed_input) if specs is None else [spec.name for spec in specs]
@@ -139,6 +155,11 @@ def like_inputs(model: keras.Model, inputs: Any, values: Sequence[Any]) -> Any:
     return values[0]
 
 
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(array)
+    return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, 0)])
+
+
 def refuse_stateful(model: keras.Model) -> None:
     """Raise for layers that carry a state from batch to batch: which one would be explained?"""
     for path, layer in layers.walk(model):
@@ -148,6 +169,28 @@ def refuse_stateful(model: keras.Model) -> None:
                 f"'{path}', an RNN with `stateful=True`. Build the model with `stateful=False` "
                 "and set its weights, to explain it."
             )
+
+
+def _names_of_arguments(model: keras.Model, seed_input: Any) -> list[str]:
+    """The arguments of a subclassed `call` that a user names, in their order; else none."""
+    if layers.declared_inputs(model) is not None or not isinstance(seed_input, Mapping):
+        return []
+    names = _tensor_arguments(model)
+    return names[: len(seed_input)] if set(names[: len(seed_input)]) == set(seed_input) else []
+
+
+def _check_arguments(model: keras.Model, seed_input: Any) -> None:
+    """Raise if a subclassed `call` needs more tensors than are given."""
+    if layers.declared_inputs(model) is not None:
+        return
+    given = len(seed_input) if isinstance(seed_input, list | tuple | Mapping) else 1
+    parameters = inspect.signature(model.call).parameters
+    needed = [n for n in _tensor_arguments(model) if parameters[n].default is inspect._empty]
+    if given == 1 and len(needed) > 1:
+        raise ValueError(
+            f"Expected an input for each of the arguments {needed} of `call`. Received: one. "
+            "Give a list in this order, or a dict by name."
+        )
 
 
 def _are_arguments(model: keras.Model, seed_input: Any, specs: list[Any] | None) -> bool:
@@ -295,6 +338,22 @@ def _as_array(value: Any, spec: Any) -> np.ndarray:
             "Check how the images were cropped."
         )
     return array
+
+
+def _as_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Values in the dtype that the model takes, none of them changed by a cast to integers."""
+    _finite(array)
+    if np.dtype(dtype).kind not in "iu" or array.dtype == dtype or not array.size:
+        return _finite(array.astype(dtype, copy=False))
+    limits, low, high = np.iinfo(dtype), array.min(), array.max()
+    whole = array.dtype.kind in "iub" or not np.any(array != np.floor(array))
+    if not whole or low < limits.min or high > limits.max:
+        raise ValueError(
+            f"Expected whole numbers from {limits.min} to {limits.max}, for an input of type "
+            f"{dtype}. Received: {'numbers' if whole else 'fractions'} from {low} to {high}. "
+            "Undo the scaling of the images, or build the model with a floating input."
+        )
+    return array.astype(dtype)
 
 
 def _finite(array: np.ndarray) -> np.ndarray:

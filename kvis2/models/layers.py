@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from kvis2.types import LayerReference
 
@@ -214,6 +215,21 @@ def check_built(model: keras.Model) -> None:
         )
 
 
+def check_finite(model: keras.Model) -> None:
+    """Raise a sentence that names the weight, if one of `model` is NaN or infinite.
+
+    For those who have found that something is not finite: it reads all weights.
+    """
+    for weight in model.weights:
+        values = tf.convert_to_tensor(weight)
+        if values.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(values))):
+            raise ValueError(
+                "Expected a model whose weights are finite. Received: NaN or infinity in "
+                f"'{weight.path}' of '{model.name}' (a diverged training?). Go back to weights "
+                "from before."
+            )
+
+
 def input_structure(model: keras.Model) -> Any:
     """The model's symbolic inputs in the structure it was built with; None if it declares none."""
     if isinstance(model, keras.Sequential):
@@ -228,6 +244,23 @@ def declared_inputs(model: keras.Model) -> list[Any] | None:
     if isinstance(structure, keras.KerasTensor):
         return [structure]
     return None if structure is None else keras.tree.flatten(structure)
+
+
+def fixed_batch(model: keras.Model) -> int | None:
+    """How many samples a model takes at once: None, or the number that its inputs declare.
+
+    A model with `Input(batch_shape=(8, ...))` may count on it in any layer.
+
+    Raises:
+        ValueError: If its inputs declare different numbers.
+    """
+    found = {each.shape[0] for each in declared_inputs(model) or () if len(each.shape)} - {None}
+    if len(found) > 1:
+        raise ValueError(
+            "Expected inputs with one fixed number of samples, or an open one. Received: "
+            f"'{model.name}' with {sorted(found)}. Give all inputs the same `batch_shape`, or none."
+        )
+    return next(iter(found), None)
 
 
 def output_count(model: keras.Model) -> int:

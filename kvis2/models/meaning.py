@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from kvis2.models import layers
+
 _OF_TWO = ("binarycrossentropy", "binaryfocalcrossentropy", "hinge", "squaredhinge")
 _OF_MARGINS = ("hinge", "squaredhinge")
 _OF_CLASSES = (
@@ -46,7 +48,11 @@ class Meaning(NamedTuple):
 
 
 def meaning_of(
-    model: keras.Model, index: int, shape: tf.TensorShape, activation: str | None
+    model: keras.Model,
+    index: int,
+    shape: tf.TensorShape,
+    activation: str | None,
+    path: str | None = None,
 ) -> Meaning:
     """What the units of one output of `model` mean.
 
@@ -55,8 +61,9 @@ def meaning_of(
         index: Which of its flat outputs.
         shape: The static shape of the output.
         activation: The "softmax" or "sigmoid" that it ends in, also inside functions, or None.
+        path: Where the output stands in what the model returns, if that is known.
     """
-    loss = loss_of(model, index)
+    loss = loss_of(model, index, path)
     name, from_logits = _described(loss)
     single = shape.rank is not None and shape.rank > 0 and shape[-1] == 1
     said = f"the loss {getattr(loss, 'name', None) or name}"
@@ -81,15 +88,43 @@ def static_shape(shape: Any) -> tf.TensorShape:
     return tf.TensorShape(list(shape))
 
 
-def loss_of(model: keras.Model, index: int) -> Any:
-    """The loss of one flat output of a compiled model, or None."""
+def loss_of(model: keras.Model, index: int, path: str | None = None) -> Any:
+    """The loss of one flat output of a compiled model, or None.
+
+    Args:
+        model: The model.
+        index: Which of its flat outputs.
+        path: Where it stands in what the model returns, such as "class" or "boxes/0"; a model that
+            declares its outputs knows that by itself.
+    """
     loss = getattr(model, "loss", None)
+    if path is None:
+        paths = layers.output_paths(getattr(model, "_outputs_struct", None))
+        path = paths[index] if index < len(paths) else None
     if isinstance(loss, Mapping):
-        names = list(getattr(model, "output_names", None) or sorted(loss))
-        return loss.get(names[index]) if index < len(names) else None
+        # By the keys of a model that returns a dict; by the names of layers of one with a list.
+        found = None if path is None else _at(loss, path.split("/"))
+        names = layers.output_names(model)
+        if found is None and names is not None and index < len(names):
+            found = loss.get(names[index])
+        if found is None and path in (None, "") and len(loss) == 1:
+            (found,) = loss.values()
+        return found
     if isinstance(loss, Sequence) and not isinstance(loss, str):
         flat = keras.tree.flatten(loss)
         return flat[index] if index < len(flat) else None
+    return loss
+
+
+def _at(loss: Any, path: Sequence[str]) -> Any:
+    """What stands at a path in nested dicts and lists of losses, or None."""
+    for key in path:
+        if isinstance(loss, Mapping):
+            loss = loss.get(key)
+        elif isinstance(loss, list | tuple) and key.isdecimal() and int(key) < len(loss):
+            loss = loss[int(key)]
+        else:
+            return None
     return loss
 
 

@@ -30,7 +30,18 @@ _KEEPING = frozenset(
 _ELEMENTWISE = frozenset(
     (
         *("Abs", "Add", "AddN", "AddV2", "ClipByValue", "ConcatV2", "Cos", "DivNoNan", "Elu"),
-        *("Equal", "Erf", "Erfc", "Exp", "Expm1", "Floor", "Greater", "GreaterEqual", "Identity"),
+        *(
+            "EnsureShape",
+            "Equal",
+            "Erf",
+            "Erfc",
+            "Exp",
+            "Expm1",
+            "Floor",
+            "Greater",
+            "GreaterEqual",
+            "Identity",
+        ),
         *("IdentityN", "LeakyRelu", "Less", "LessEqual", "Log", "Log1p", "Maximum", "Minimum"),
         *("Mul", "Neg", "Pow", "RealDiv", "Reciprocal", "Relu", "Relu6", "Round", "Rsqrt"),
         *("Select", "SelectV2", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt"),
@@ -66,7 +77,7 @@ def axes_between(
         if each.ref() in known:
             pending.pop()
             continue
-        operands = _operands(each.op)
+        operands = operands_of(each.op)
         waiting = [x for x in operands if x.ref() not in known]
         if waiting:
             pending.extend(waiting)
@@ -77,7 +88,7 @@ def axes_between(
     return known[tensor.ref()]
 
 
-def _operands(operation: tf.Operation) -> list[tf.Tensor]:
+def operands_of(operation: tf.Operation) -> list[tf.Tensor]:
     """The operands whose axes say something about those of the result."""
     if operation.type in _LOOKUPS:
         return [operation.inputs[1]]

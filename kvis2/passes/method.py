@@ -26,6 +26,7 @@ from kvis2.passes.compilation import Compiled, Traits, compiled
 from kvis2.passes.probe import Probe
 from kvis2.passes.progress import running
 from kvis2.passes.rows import automatic_rows
+from kvis2.passes.runner import other_than_fixed, refused_by_tensorflow
 from kvis2.traced import Traced, detached, fields, with_fields
 from kvis2.types import LayerReference, Tensors
 
@@ -49,7 +50,8 @@ class Settings:
         verbose: Whether a progress bar is shown.
         resize: Whether a layer's map is brought to the size of the input.
         normalize: What maps are divided by; no pass depends on it.
-        batch_size: How many rows one forward pass holds at most; no pass depends on it.
+        batch_size: How many rows one forward pass holds at most; no pass depends on it. A model
+            that declares how many samples it takes at once (`batch_shape`) gets as many.
     """
 
     reference: LayerReference | None = None
@@ -212,19 +214,28 @@ class Method(Traced):
         """The names of the reports, in the order in which `compute` returns them."""
         return _reports_of(cls)  # type: ignore[arg-type]
 
+    def rows_of(self, shapes: Sequence[Sequence[int]]) -> int:
+        """How many rows a pass holds: what the model declares, `batch_size`, or what suits.
+
+        Args:
+            shapes: Of the flat inputs, `(batch, ...)` each.
+        """
+        fixed = models.fixed_batch(self.model)
+        return fixed or self.settings.batch_size or automatic_rows(shapes)
+
     def results(self, score: Any, batch: Batch) -> list[np.ndarray | None]:
         """What `compute` yields for a whole batch, chunk by chunk, without the reports.
 
         A pass that does not fit into memory is tried again with half the rows, unless
         `batch_size` says how many.
         """
-        rows = self.settings.batch_size or automatic_rows(batch.shapes)
+        rows = self.rows_of(batch.shapes)
         too_many: MemoryError | None = None
         while True:
             try:
                 found = list(self.chunks(score, batch, rows))
             except MemoryError as error:
-                if self.settings.batch_size or rows == 1:
+                if self.settings.batch_size or rows == 1 or batch.fixed:
                     raise
                 too_many = too_many or error
                 rows //= 2
@@ -241,7 +252,11 @@ class Method(Traced):
         return values[:count]
 
     def chunks(self, score: Any, batch: Batch, rows: int) -> Iterator[list[np.ndarray | None]]:
-        """What `compute` yields, for at most `rows` samples at a time."""
+        """What `compute` yields, for at most `rows` samples at a time.
+
+        Where the model takes a fixed number, the last chunk is filled up, and what is found for
+        the repeated sample left out.
+        """
         starts = range(0, batch.size, rows)
         with running(len(starts), self.settings.verbose) as bar:
             for start in starts:
@@ -317,11 +332,13 @@ class Method(Traced):
             self._calls.meanings = chosen.meanings
             return results
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-            said = re.search(r"Expected a score function .*", str(error))
+            said = re.search(r"Expected a score function .*?`\.", str(error))
             if said is not None:
                 raise ValueError(said.group(0)) from None
             if not self.settings.jit_compile:
-                raise
+                if models.fixed_batch(self.model) and "ensure_shape" in str(error).lower():
+                    raise other_than_fixed(self.model, "one of another number") from error
+                raise refused_by_tensorflow(self.model, error) from error
             raise ValueError(
                 f"Expected a pass that XLA can compile. Received: {type(self).__name__} on "
                 f"'{self.model.name}', which it cannot. Leave `jit_compile` out."
@@ -341,9 +358,15 @@ class Method(Traced):
         self, score: Any, batch: Batch, start: int, stop: int, rows: int
     ) -> list[np.ndarray | None]:
         method, inputs = self.for_pass(rows), batch.rows(start, stop)
+        score = score if batch.fixed is None else scores.filled(score, batch.fixed)
         chosen = self.compiled(method, score, inputs, batch.open_axes, batch.packing)
         results = self.run(chosen, method, score, inputs)
-        return [None if each is None else each.numpy() for each in results]
+        count = stop - start
+        cut = batch.fixed is not None and count < batch.fixed
+        found = [None if each is None else each.numpy() for each in results]
+        if not all(map(_is_finite, found[: len(found) - len(self.reports())])):
+            models.check_finite(self.model)
+        return [each if each is None or not cut else each[:count] for each in found]
 
 
 @functools.cache  # Asked for at every call, and the same for good.
@@ -387,6 +410,10 @@ def _probe_of(
         pre_activation=settings.pre_activation,
         packing=packing,
     )
+
+
+def _is_finite(array: np.ndarray | None) -> bool:
+    return array is None or array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _joined(chunks: Sequence[np.ndarray | None]) -> np.ndarray | None:

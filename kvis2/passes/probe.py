@@ -97,6 +97,7 @@ class _Seen:
         self.watched: Any = None  # what the layer returned: a tensor, or `Steps` of them
         self.spaces: list[list[int]] | None = None  # the spatial axes of each input
         self.results: tuple[Tensors, Any] | None = None  # of the first pass: inputs and outputs
+        self.paths: list[str] = []  # where each output stands in what the model returns
         self.meanings: list[models.Meaning] = []
 
 
@@ -236,7 +237,24 @@ class Probe:
 
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
         """The scores alone, `(batch,)`: one forward pass."""
-        return self._total(self._forward(score, inputs))
+        score, whole, count = self._filled(score, inputs)
+        return self._total(self._forward(score, whole))[:count]
+
+    def _filled(self, score: Any, inputs: Tensors) -> tuple[Any, Tensors, Any]:
+        """The score and the inputs, and how many there are before the last one is repeated.
+
+        That is done where a model declares how many samples it takes at once.
+        """
+        fixed = self._runner.batch
+        if fixed is None or inputs[0].shape[0] == fixed:
+            return score, inputs, None
+        count = tf.shape(inputs[0])[0]
+        with tf.control_dependencies([tf.debugging.assert_less_equal(count, fixed)]):
+            indices = tf.minimum(tf.range(fixed), count - 1)
+        whole = [
+            tf.ensure_shape(tf.gather(each, indices), [fixed, *each.shape[1:]]) for each in inputs
+        ]
+        return scores.take(score, indices), whole, count
 
     def layer_scores(
         self, score: Score, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor]
@@ -251,6 +269,21 @@ class Probe:
         features = self.features(inputs, seen)
         self._seen.output_shapes = [features.shape]
         return tf.cast(score(features), tf.float32)
+
+    def seen_by(
+        self, score: Any, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    ) -> list[tuple[Score, tf.Tensor]]:
+        """Each part of a score with what it scores: one forward pass.
+
+        Args:
+            score: A score of the watched layer's output, or of the outputs if none is watched.
+            inputs: The flat inputs.
+            seen: Applied to the layer's output in its own layout.
+        """
+        if self.layer is not None:
+            return [(score, self.features(inputs, seen))]
+        forward = self._forward(score, inputs)
+        return list(zip(forward.parts, forward.scored, strict=True))
 
     def fixed(self, score: Any, inputs: Tensors) -> Any:
         """`score` with the predicted classes of `inputs` made definite: one forward pass.
@@ -288,8 +321,16 @@ class Probe:
                 f"Received: '{path}', which is called once for every time step. Use a method with "
                 "gradients, such as GradCAM, or name the TimeDistributed layer itself."
             )
-        override = replacing(self.layer, self._seen.call_number, replaced, self._pre_activation)
-        return self._total(self._forward(score, inputs, further=[override]))
+        score, whole, count = self._filled(score, inputs)
+
+        def substitute(output: tf.Tensor) -> tf.Tensor:
+            if count is None:
+                return replaced(output)
+            indices = tf.minimum(tf.range(self._runner.batch), count - 1)
+            return tf.ensure_shape(tf.gather(replaced(output[:count]), indices), output.shape)
+
+        override = replacing(self.layer, self._seen.call_number, substitute, self._pre_activation)
+        return self._total(self._forward(score, whole, further=[override]))[:count]
 
     def gradients_at(
         self, score: Any, inputs: Tensors, taps: Callable[..., Sequence[Override]]
@@ -387,6 +428,7 @@ class Probe:
         result = self._runner(inputs, [*further, *self._taps(calls, tape)])
         # By the graph of this very pass, which may be the inside of a loop.
         self._seen.spaces = [models.input_space(self.model, each) for each in inputs]
+        self._seen.paths = models.output_paths(result)
         if self._seen.results is None:
             self._seen.results = (list(inputs), result)
         return result, calls
@@ -398,6 +440,7 @@ class Probe:
         ):
             self._seen.results = (list(inputs), self._runner(inputs))
         outputs = models.flat_outputs(self._seen.results[1])
+        self._seen.paths = models.output_paths(self._seen.results[1])
         self._seen.meanings = [self._meaning(i, each) for i, each in enumerate(outputs)]
         return [tf.identity(each) for each in outputs]
 
@@ -435,7 +478,8 @@ class Probe:
 
     def _meaning(self, index: int, output: tf.Tensor) -> models.Meaning:
         """What the units of one output mean."""
-        return models.meaning_of(self.model, index, output.shape, _ends_in(output))
+        path = self._seen.paths[index]
+        return models.meaning_of(self.model, index, output.shape, _ends_in(output), path)
 
     def _total(self, forward: Forward) -> tf.Tensor:
         pairs = list(zip(forward.parts, forward.scored, strict=True))

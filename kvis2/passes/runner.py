@@ -50,6 +50,7 @@ class Runner:
         self.modifiers = tuple(modifiers)
         self.packing = packing
         self.values: Values = ()
+        self.batch = models.fixed_batch(model)
         self.gradient_scale = _FLOAT16_SCALE if _has_float16(model) else 1.0
 
     def with_modifiers(self, *modifiers: Modifier) -> Runner:
@@ -71,6 +72,7 @@ class Runner:
             inputs: The flat inputs, `(batch, ...)` each.
             overrides: What is replaced besides what the modifiers replace.
         """
+        inputs = self._whole(inputs)
         start = operation_count()
         with ExitStack() as stack:
             stack.enter_context(overriding([*self._overrides(), *overrides]))
@@ -84,6 +86,18 @@ class Runner:
         for modifier in self.modifiers:
             modifier.check(operations_since(start))
         return result
+
+    def _whole(self, inputs: Tensors) -> Tensors:
+        """The inputs, as many samples as the model declares that it takes at once."""
+        if self.batch is None:
+            return inputs
+        for each in inputs:
+            if each.shape[0] not in (None, self.batch):
+                raise other_than_fixed(self.model, f"one of {each.shape[0]}")
+        return [
+            each if each.shape[0] else tf.ensure_shape(each, [self.batch, *each.shape[1:]])
+            for each in inputs
+        ]
 
     def explained(self, output: tf.Tensor) -> tf.Tensor:
         """What the modifiers put into the place of a model output."""
@@ -145,6 +159,26 @@ class Runner:
         if isinstance(structure, Arguments):
             return tuple(inputs)
         return (keras.tree.pack_sequence_as(structure, inputs),)
+
+
+def other_than_fixed(model: keras.Model, received: str) -> ValueError:
+    """What is said of a pass that a model with a fixed `batch_shape` cannot take."""
+    return ValueError(
+        f"Expected a pass of {models.fixed_batch(model)} samples, which '{model.name}' declares "
+        f"(`batch_shape`). Received: {received}. Build it with an open number of samples, "
+        "`Input(shape)`, and set its weights."
+    )
+
+
+def refused_by_tensorflow(model: keras.Model, error: Exception) -> Exception:
+    """A sentence of what a layer cannot compute, such as a token outside of its vocabulary."""
+    said = re.search(r"^[ \t]*(\S.*?)\s*\[\[\{\{node", str(error), re.MULTILINE)
+    lines = [each.strip() for each in str(error).splitlines() if "{{node" not in each]
+    reason = said.group(1) if said else next((x for x in reversed(lines) if " " in x), "an error")
+    return ValueError(
+        f"Expected an input that '{model.name}' can compute. Received: one of which TensorFlow "
+        f"says '{reason}'. Look at its values, such as tokens within the vocabulary, and its size."
+    )
 
 
 def _unwrapped(error: Exception) -> Exception:

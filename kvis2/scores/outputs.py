@@ -80,7 +80,7 @@ def _integers(indices: Any) -> np.ndarray:
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ValueError(
             "Expected class indices: an int, or a list with one int per sample. "
-            f"Received: {indices!r}. Give for example 3, or [3, 5]."
+            f"Received: {' '.join(repr(indices).split())}. Give for example 3, or [3, 5]."
         )
     return array.astype(np.int32)
 
@@ -333,6 +333,12 @@ def _check_classes(indices: np.ndarray, shape: tf.TensorShape) -> None:
         return
     indices = np.asarray(indices)
     wrong = indices[(indices < 0) | (indices >= classes)]
+    if wrong.size and classes == 1 and not (wrong != 1).any():
+        raise ValueError(
+            "Expected class 0, of an output with one unit that is taken for a number. Received: 1. "
+            "If it is two classes, give BinaryScore(True) or BinaryScore(False), or compile the "
+            "model with its loss, such as BinaryCrossentropy(from_logits=True)."
+        )
     if wrong.size:
         raise ValueError(
             f"Expected a class index from 0 to {classes - 1} (the output has {classes} "
@@ -413,6 +419,8 @@ class FunctionScore(Score):
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
         """What the function says."""
         result = self.function(output)
+        if result is None:
+            raise ValueError(f"{_ONE_EACH} Received: None. Look for a missing `return`.")
         if isinstance(result, list | tuple):
             result = tf.stack(result)
         result = tf.cast(result, tf.float32)

@@ -114,7 +114,7 @@ def _as_score(score: Any) -> Score:
         )
     if _is_integer(score) or isinstance(score, list | tuple | np.ndarray | range):
         return CategoricalScore(score)
-    if callable(score):
+    if callable(score) and not isinstance(score, type):
         return FunctionScore(score)
     raise TypeError(
         "Expected a score: a class index, a list of them, a Score, a function or None. "
@@ -175,6 +175,16 @@ def by_output(score: Any, outputs: Any, names: Sequence[str] | None) -> list[Sco
 def rows(score: Any, start: int, stop: int) -> Any:
     """`score` for the samples from `start` to `stop`."""
     return _map_fields(score, lambda field: field[start:stop])
+
+
+def filled(score: Any, size: int) -> Any:
+    """`score` for as many samples as a model takes at once: that of the last one is repeated."""
+
+    def whole(field: Any) -> Any:
+        missing = max(0, size - len(field))
+        return np.concatenate([field, np.repeat(np.asarray(field)[-1:], missing, axis=0)])
+
+    return _map_fields(score, whole)
 
 
 def take(score: Any, indices: tf.Tensor) -> Any:

@@ -148,6 +148,12 @@ class Evaluation(Method):
             the sum of the losses in the same shape.
         """
         batch = Batch(self.model, images)
+        if batch.fixed not in (None, batch.size):
+            raise ValueError(
+                f"Expected {batch.fixed} samples, which '{self.model.name}' declares "
+                f"(`batch_shape`), for losses over the whole batch. Received: {batch.size}. "
+                "Give as many."
+            )
         score = as_scores(weighted, batch.size, output_count(self.model))
         ((losses, values, gradient),) = self.chunks(score, batch, batch.size)
         assert losses is not None
