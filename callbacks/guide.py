@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -83,7 +83,8 @@ class MaskGuide(Shown, keras.callbacks.Callback):
     * "energy": the share of Grad-CAM's heat outside the masks. **It moves the heat and leaves the
       behaviour**: measured in docs/guidance.md; look at the counterfactual figures and not at the
       pictures.
-    * a function `(model, images, targets, masks) -> scalar` of your own.
+    * a function `(model, images, targets, masks) -> scalar` of your own; or several of all these,
+      which are added up.
 
     At the end of each epoch `logs` hold `guide_exchanged_accuracy` and `guide_flips`, measured on
     the annotated images with their backgrounds exchanged, so that a repair that is only cosmetic is
@@ -97,7 +98,7 @@ class MaskGuide(Shown, keras.callbacks.Callback):
         labels: Their labels, as the model's loss takes them.
         masks_or_boxes: bool `(batch, height, width)`; or for each image a box `[x0, y0, x1, y1]` in
             pixels, or a list of boxes.
-        loss: "swap", "consistency", "gradients", "energy" or a function.
+        loss: "swap", "consistency", "gradients", "energy", a function, or a list of these.
         weight: Of the second loss.
         batch_size: How many annotated images are taken at each step.
         layer: With "energy", the layer that Grad-CAM looks at.
@@ -125,20 +126,22 @@ class MaskGuide(Shown, keras.callbacks.Callback):
         labels: Any,
         masks_or_boxes: Any,
         *,
-        loss: str | Loss = "swap",
+        loss: str | Loss | Sequence[str | Loss] = "swap",
         weight: float = 1.0,
         batch_size: int = 16,
         layer: Any = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not callable(loss) and loss not in _LOSSES:
+        names = [loss] if isinstance(loss, str) or callable(loss) else list(loss)
+        if not names or not all(callable(each) or each in _LOSSES for each in names):
             raise ValueError(
-                f"Expected loss to be one of {', '.join(map(repr, _LOSSES))} or a function (model, "
-                f"images, targets, masks) -> scalar. Received: {loss!r}."
+                f"Expected loss to be one of {', '.join(map(repr, _LOSSES))}, a function (model, "
+                f"images, targets, masks) -> scalar, or several of them. Received: {loss!r}."
             )
         self.annotated = Annotated(images, labels, masks_or_boxes)
         self.loss = loss
+        self._losses = names
         self.weight = float(weight)
         self.batch_size = min(int(batch_size), len(self.annotated))
         self.layer = layer
@@ -203,12 +206,16 @@ class MaskGuide(Shown, keras.callbacks.Callback):
         order = tf.argsort(tf.random.stateless_uniform([len(self.annotated)], seeds))
         chosen = order[: self.batch_size]
         images, targets, masks = (tf.gather(each, chosen) for each in data)
-        if callable(self.loss):
-            return self.loss(model, images, targets, masks)
-        if self.loss == "energy":
-            return _energy(model, images, targets, masks, self.layer)
         others = tf.gather(data[0], tf.roll(order, 1, axis=0)[: self.batch_size])
-        return _LOSSES[self.loss](model, images, targets, masks, others)
+        found = []
+        for loss in self._losses:
+            if callable(loss):
+                found.append(loss(model, images, targets, masks))
+            elif loss == "energy":
+                found.append(_energy(model, images, targets, masks, self.layer))
+            else:
+                found.append(_LOSSES[loss](model, images, targets, masks, others))
+        return tf.add_n(found)
 
 
 def _check(model: keras.Model) -> None:
@@ -272,9 +279,7 @@ def _gradients(model: Any, images: Any, targets: Any, masks: Any, others: Any) -
 
 def _energy(model: Any, images: Any, targets: Any, masks: Any, layer: Any) -> tf.Tensor:
     """The share of Grad-CAM's heat outside: masks are resized down to its grid, never maps up."""
-    explainer = GradCAM(
-        model, layer, resize=False, normalize=False, fold_batch_norm=False, batch_size=len(images)
-    )
+    explainer = GradCAM(model, layer, resize=False, normalize=False, fold_batch_norm=False)
     one_hot = targets.shape.rank == 2 and targets.shape[-1] > 1
     classes = tf.argmax(targets, axis=-1) if one_hot else tf.reshape(targets, [-1])
     maps, _ = explainer.graph(images, tf.cast(classes, tf.int32))

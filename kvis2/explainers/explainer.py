@@ -187,12 +187,12 @@ class Explainer(Method):
             ... def served(images, classes):
             ...     return GradCAM(model).graph(images, classes)
         """
-        flat = models.flat_inputs(self.model, inputs)
-        if not tf.is_symbolic_tensor(flat[0]):
+        if tf.executing_eagerly():
             raise ValueError(
                 "Expected tensors of a `tf.function`. Received: values. Call "
                 f"`{type(self).__name__}(model)(score, images)`, or do so in a `tf.function`."
             )
+        flat = [tf.identity(each) for each in models.flat_inputs(self.model, inputs)]
         count = models.output_count(self.model)
         parts = scores.as_tensors(score, tf.shape(flat[0])[0], count)
         predicting = copy.copy(self)
