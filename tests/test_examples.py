@@ -10,6 +10,7 @@ import example_scripts
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kvis2.explainers import cam
 
@@ -158,6 +159,29 @@ def test_code_of_the_readme_runs(tmp_path, monkeypatch, images, small_model):
     exec(afterwards, names)
     assert names["heatmaps"].shape == images.shape[:3]
     assert names["heatmaps"].max() == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*found no evidence")
+@pytest.mark.filterwarnings("ignore:.*are flat")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
+@pytest.mark.parametrize("page", ["deploy", "guidance"])
+def test_code_of_the_guides_runs(page, tmp_path, monkeypatch, images, small_model):
+    blocks = code_blocks(f"docs/{page}.md")
+    monkeypatch.chdir(tmp_path)
+    small_model.compile("sgd", "sparse_categorical_crossentropy")
+    labels = np.array([0, 1, 0, 1, 1])
+    boxes = [[1, 1, 5, 5]] * len(images)
+    names = {"keras": keras, "tf": tf, "model": small_model, "x": images, "y": labels}
+    names |= {"x_test": images, "y_test": labels, "boxes_test": boxes, "boxes": boxes}
+    names |= {"images": images}
+    for block in blocks:
+        exec(block, names)
+    if page == "deploy":
+        assert names["again"](images)["heatmap"].shape == images.shape[:3]
+        assert names["report"].difference < 1e-4
+        names["served"](tf.constant(images), tf.constant(labels))
+    else:
+        assert len(names["guide"].history["flips"]) == 3
 
 
 def test_method_of_contributing_is_its_formula(images, small_model):

@@ -31,6 +31,7 @@ def x():
     return np.random.default_rng(0).random((5, 12, 12, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("explainer", "options"),
     [
@@ -57,6 +58,7 @@ def test_a_saved_model_says_what_the_explainer_says(tmp_path, model, x, explaine
     assert "serving_default: images, class_index -> heatmap, predictions" in str(report)
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_process_without_kvis2_and_without_keras(tmp_path, model, x):
     export(GradCAM(model), tmp_path / "served")
     np.save(tmp_path / "x.npy", x)
@@ -86,6 +88,7 @@ def test_it_runs_in_a_process_without_kvis2_and_without_keras(tmp_path, model, x
     np.testing.assert_allclose(found["predictions"], model(x[:3]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_are_in_the_file_once(tmp_path):
     inputs = keras.Input((8, 8, 3))
     y = L.GlobalAveragePooling2D()(L.Conv2D(64, 3, activation="relu")(inputs))
@@ -95,6 +98,7 @@ def test_weights_are_in_the_file_once(tmp_path):
     assert held < report.bytes < 1.3 * held
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs_have_names(tmp_path, x):
     keras.utils.set_random_seed(3)
     image, record = keras.Input((12, 12, 3), name="image"), keras.Input((4,), name="record")
@@ -110,6 +114,7 @@ def test_several_inputs_and_outputs_have_names(tmp_path, x):
     np.testing.assert_allclose(found["heatmap_image"], expected["image"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_older_file_is_replaced_and_nothing_else_is(tmp_path, model):
     export(GradCAM(model), tmp_path / "served")
     export(Saliency(model), tmp_path / "served")

@@ -121,6 +121,7 @@ def test_the_second_loss_is_the_formula(loss):
     assert float(found()) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["swap", "consistency", "gradients", "energy"])
 def test_training_with_it_changes_the_weights_and_leaves_the_model_as_it_was(loss, tmp_path):
     plain, model = network(), network()
@@ -188,6 +189,7 @@ def test_a_loss_of_ones_own_sees_images_targets_and_masks():
     assert losses[0] > 3  # 100 times about a ninth, and the user's own of about 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -218,6 +220,7 @@ def test_kinds_of_training(how):
     assert len(callback.history["flips"]) == 2
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_training_and_no_global_generator_is_used():
     import random
 
@@ -232,6 +235,7 @@ def test_the_same_seed_is_the_same_training_and_no_global_generator_is_used():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_it_works_beside_other_callbacks(tmp_path):
     model = network()
     logger = CamLogger(tmp_path, X[:4], Y[:4], every=1, metrics=[], on_error="raise")
@@ -280,6 +284,7 @@ def test_what_cannot_be_guided_is_refused_at_the_start():
         MaskGuide(X[:12], Y[:3], BOXES)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_is_put_back():
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

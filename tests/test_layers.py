@@ -102,6 +102,7 @@ def test_fixed_scores(model, x, score):
     np.testing.assert_allclose(found, GradCAM(model)(score, x), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("explainer", "options"), [*EXPLAINERS[:2], *EXPLAINERS[4:5], EXPLAINERS[8]]
 )
