@@ -93,11 +93,7 @@ class ExtremalMask(Perturbation):
     ) -> tf.Tensor:
         """The mask after the last step, at the size of the input."""
         image = inputs[index]
-        if not image.dtype.is_floating:
-            raise ValueError(
-                "Expected an input of floating numbers, to be mixed with what hides it. Received: "
-                f"{image.dtype.name}. Use Occlusion or RISE."
-            )
+        _check_floating(image)
         axes = positions(probe, inputs, index)
         size, fill = lengths(image, axes), self.hidden(image, axes)
         shown = _sorted_target(self.cells ** len(axes), self.area)
@@ -135,6 +131,14 @@ class ExtremalMask(Perturbation):
             lambda number, *_: number < self.steps, step, start, shapes, parallel_iterations=1
         )[1]
         return resize(smooth(grid), size)
+
+
+def _check_floating(image: tf.Tensor) -> None:
+    if not image.dtype.is_floating:
+        raise ValueError(
+            "Expected an input of floating numbers, to be mixed with what hides it. Received: "
+            f"{image.dtype.name}. Use Occlusion or RISE."
+        )
 
 
 def _sorted_target(count: int, area: tf.Tensor) -> tf.Tensor:

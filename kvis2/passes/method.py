@@ -2,6 +2,8 @@
 
 `Explainer` makes maps of it, gradient ascent images, inspection feature maps. What a method
 computes is its `compute`; everything about passes, chunks, memory and threads is here.
+
+This file is longer than others: what a method is, and how it is called, stand in one place.
 """
 
 from __future__ import annotations
