@@ -367,6 +367,8 @@ class SaliencyLogger(ExplanationLogger):
     arguments are those of `ExplanationLogger`; the run is `kvis2_saliency`, next to a `CamLogger`.
     """
 
+    default_run = "kvis2_saliency"
+
     def __init__(
         self,
         log_dir: str | os.PathLike[str] | Log,
@@ -376,6 +378,4 @@ class SaliencyLogger(ExplanationLogger):
         explainer: ExplainerFactory = Saliency,
         **options: Any,
     ) -> None:
-        if not isinstance(log_dir, Log):
-            options = {"run": "kvis2_saliency", **options}
         super().__init__(log_dir, images, labels, explainer=explainer, **options)

@@ -120,8 +120,7 @@ class FilterLogger(FeatureLogger):
             `{"shape": (height, width, channels)}`.
         input_range: Lowest and highest value of the images that the model is trained on, such as
             `(0, 1)`; black and white of the maximised filters. Needed with `maximize`.
-        run: Name of the run directory below `log_dir`.
-        **options: `every`, `unit`, `save_dir` and `on_error`, as for `PictureLogger`.
+        **options: The further fields of `Log`: `every`, `unit`, `run`, `save_dir`, `on_error`.
 
     Attributes:
         shown: For each layer, by its path, the filters that are shown.
@@ -135,6 +134,7 @@ class FilterLogger(FeatureLogger):
         >>> model.fit(x, y, epochs=10, callbacks=[logger])
     """
 
+    default_run = "kvis2_filters"
     _ascents: dict[str, ActivationMaximization]
 
     def __init__(
@@ -147,10 +147,9 @@ class FilterLogger(FeatureLogger):
         colormap: str = "seismic",
         maximize: bool | Mapping[str, Any] = False,
         input_range: Any = None,
-        run: str = "kvis2_filters",
         **options: Any,
     ) -> None:
-        super().__init__(log_dir, layers, run=run, **options)
+        super().__init__(log_dir, layers, **options)
         color_table(colormap)
         self.filters = at_least_one(filters, "filters")
         self.inputs = at_least_one(inputs, "inputs")
@@ -237,8 +236,7 @@ class ActivationLogger(FeatureLogger):
         signed_colormap: Any diverging colormap, for the others.
         batch_size: How many images go through the model at once; None chooses by their size.
         max_images: How many probe images are taken at most, the first ones.
-        run: Name of the run directory below `log_dir`.
-        **options: `every`, `unit`, `save_dir` and `on_error`, as for `PictureLogger`.
+        **options: The further fields of `Log`: `every`, `unit`, `run`, `save_dir`, `on_error`.
 
     Attributes:
         images: The probe images.
@@ -254,6 +252,8 @@ class ActivationLogger(FeatureLogger):
         >>> model.fit(x, y, epochs=10, callbacks=[logger])
     """
 
+    default_run = "kvis2_activations"
+
     def __init__(
         self,
         log_dir: str | os.PathLike[str],
@@ -268,10 +268,9 @@ class ActivationLogger(FeatureLogger):
         signed_colormap: str = "seismic",
         batch_size: int | None = None,
         max_images: int = 16,
-        run: str = "kvis2_activations",
         **options: Any,
     ) -> None:
-        super().__init__(log_dir, layers, run=run, **options)
+        super().__init__(log_dir, layers, **options)
         color_table(colormap)
         color_table(signed_colormap)
         self.images, given = take_probes(images, labels, max_images=max_images)

@@ -43,6 +43,8 @@ class CounterfactualLogger(PictureLogger):
         >>> model.fit(x, y, epochs=5, callbacks=[logger])
     """
 
+    default_run = "kvis2_counterfactual"
+
     def __init__(
         self,
         log_dir: str | os.PathLike[str] | Log,
@@ -54,8 +56,6 @@ class CounterfactualLogger(PictureLogger):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        if not isinstance(log_dir, Log):
-            options = {"run": "kvis2_counterfactual", **options}
         super().__init__(log_dir, **options)
         self.annotated = Annotated(images, labels, masks_or_boxes)
         self.exchanges = exchanges

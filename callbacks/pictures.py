@@ -56,6 +56,8 @@ class PictureLogger(Shown, keras.callbacks.Callback):
             cost), and the scalars.
     """
 
+    default_run: ClassVar[str] = "kvis2"
+    """Name of the run where none is said: one for each kind of logger."""
     option_kinds: ClassVar[tuple[type, ...]] = (Log,)
     """What further arguments are parted by."""
 
@@ -71,6 +73,8 @@ class PictureLogger(Shown, keras.callbacks.Callback):
 
     def __init__(self, log_dir: str | os.PathLike[str] | Log, **options: Any) -> None:
         super().__init__()
+        if not isinstance(log_dir, Log):
+            options = {"run": self.default_run, **options}
         self.log = log_of(log_dir, options)
         self.history: dict[str, list[float]] = {"step": [], "seconds": []}
         self._reset()

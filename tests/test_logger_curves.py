@@ -9,7 +9,15 @@ from PIL import Image
 from trainings import SHAPE, X, Y, compiled, picture, stack, summaries, train
 
 from kvis2 import GradCAM, Saliency, metrics
-from kvis2.callbacks import CamLogger, ExplanationLogger, Log, PanelStyle, SaliencyLogger
+from kvis2.callbacks import (
+    ActivationLogger,
+    CamLogger,
+    ExplanationLogger,
+    FilterLogger,
+    Log,
+    PanelStyle,
+    SaliencyLogger,
+)
 from kvis2.images import Explanation, panel
 
 pytestmark = [
@@ -224,7 +232,14 @@ def test_log_and_panel_style_are_the_same_as_their_fields(tmp_path):
     assert one.log == other.log
     assert one.style == other.style
     assert CamLogger(log, X[:2], every=5).log.every == 5
-    assert SaliencyLogger(tmp_path, X[:2]).log.run == "kvis2_saliency"
+    kinds = {
+        "kvis2": CamLogger(tmp_path, X[:2]),
+        "kvis2_saliency": SaliencyLogger(tmp_path, X[:2]),
+        "kvis2_filters": FilterLogger(tmp_path),
+        "kvis2_activations": ActivationLogger(tmp_path, X[:2]),
+    }
+    assert {name: each.log.run for name, each in kinds.items()} == {name: name for name in kinds}
+    assert FilterLogger(log).log.run == SaliencyLogger(log, X[:2]).log.run == "own"
     with pytest.raises(TypeError, match=r"Expected arguments that CamLogger .*Received: aplha"):
         CamLogger(tmp_path, X[:2], aplha=0.3)
 
