@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2.localization import object_masks
+from kvis2.shown import Shown
 
 
-class Annotated:
+class Annotated(Shown):
     """Images with their classes and with masks of their objects.
 
     Args:
