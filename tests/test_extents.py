@@ -80,6 +80,51 @@ def test_a_flip_is_undone(flip, axes):
     np.testing.assert_allclose(found, np.flip(expected, axes), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("paddings", "mode"),
+    [(((5, 0), (0, 9)), "CONSTANT"), (((4, 4), (3, 3)), "CONSTANT"), (((0, 6), (5, 0)), "REFLECT")],
+)
+def test_what_lies_over_a_wide_padding_is_cut_off(paddings, mode):
+    """As a letterbox inside the model: the map of the padded picture, without its padding."""
+    (top, _), (left, _) = paddings
+    wide = np.pad(IMAGES, [(0, 0), *paddings, (0, 0)], mode.lower())
+    model = network(function(lambda x: tf.pad(x, [(0, 0), *paddings, (0, 0)], mode)))
+    found = kvis2.GradCAM(model, "conv", normalize=False)(1, IMAGES)
+    whole = kvis2.GradCAM(network(size=wide.shape[1:3]), "conv", normalize=False)(1, wide)
+    expected = whole[:, top : top + SIZE[0], left : left + SIZE[1]]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert expected.max() > 0
+
+
+def test_a_narrow_padding_keeps_the_part_as_a_convolution_takes_it_off():
+    model = network(lambda x: layers.Conv2D(3, 3)(layers.ZeroPadding2D(1)(x)))
+    cam = kvis2.GradCAM(model, normalize=False)
+    seen = keras.Model(model.inputs[0], model.get_layer("conv").output)(IMAGES).numpy()
+    weights = model.layers[-1].kernel.numpy()[:, 1] / np.prod(SIZE)
+    np.testing.assert_allclose(cam(1, IMAGES), np.maximum(seen @ weights, 0), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("moved", "shape"),
+    [
+        (lambda x: tf.roll(x, 5, 2), SIZE),
+        (lambda x: tf.roll(x, [3, 1], [1, 2]), SIZE),
+        (lambda x: tf.concat([x, x], 2), (16, 24)),
+    ],
+    ids=["rolled", "both", "beside itself"],
+)
+def test_what_is_at_no_one_place_stays_in_a_space_of_its_own(moved, shape):
+    pooled = lambda x: layers.AveragePooling2D(2)(function(moved)(x))  # noqa: E731
+    found = kvis2.GradCAM(network(pooled), "conv")(1, IMAGES)
+    assert found.shape == (2, *(each // 2 for each in shape))
+
+
+def test_channels_that_are_put_beside_the_input_keep_its_place():
+    model = network(lambda x: layers.Concatenate()([x, x * 2.0])[..., :3])
+    expected = kvis2.GradCAM(network(), "conv")(1, IMAGES)
+    np.testing.assert_allclose(kvis2.GradCAM(model, "conv")(1, IMAGES), expected, rtol=1e-4)
+
+
 def test_the_input_keeps_its_part_through_convolutions_and_steps():
     """Every second row of the lower half: still the lower half."""
     found = kvis2.GradCAM(network(lambda x: x[:, 8::2]), normalize=False)(1, IMAGES)

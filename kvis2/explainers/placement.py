@@ -65,7 +65,12 @@ def in_place(maps: tf.Tensor, place: Place, resized: bool = True) -> tf.Tensor:
         for each, n in zip(place.extents, place.size, strict=True)
     ]
     part = resize(tf.reverse(maps, turned), [length for _, length in pixels])
-    ends = [(a, n - a - b) for (a, b), n in zip(pixels, place.size, strict=True)]
+    ends = []
+    for axis, ((first, length), n) in enumerate(zip(pixels, place.size, strict=True), start=1):
+        last = first + length
+        inside = tf.range(tf.maximum(-first, 0), length - tf.maximum(last - n, 0))
+        part = tf.gather(part, inside, axis=axis)  # What lies over the padding is cut off.
+        ends.append((tf.maximum(first, 0), tf.maximum(n - last, 0)))
     whole = tf.pad(part, [(0, 0), *ends])
     return tf.ensure_shape(whole, [None, *(n if isinstance(n, int) else None for n in place.size)])
 
@@ -91,7 +96,10 @@ def place_in(rank: int, probe: Probe, inputs: Tensors, index: int) -> Place | No
     if len(axes) != rank or set(axes) != set(space) or extents is None:
         return None
     parts = [extents.get(axis, models.WHOLE) for axis in space]
-    return Place(sorted(range(rank), key=axes.__getitem__), size, parts)
+    known = [each for each in parts if each is not None]
+    if len(known) < len(parts):
+        return None
+    return Place(sorted(range(rank), key=axes.__getitem__), size, known)
 
 
 def _followed(probe: Probe, inputs: Tensors, index: int) -> list[int | None] | None:

@@ -1,8 +1,10 @@
 """Which part of an input the positions of a tensor come from: crops and flips are followed.
 
-A map is stretched over the part of the input that its layer sees. Crops, slices and flips of the
-input itself are followed to the pixel. Padding, convolutions and poolings keep the part, as is
-usual: padding makes up for what a convolution takes off. What shifts a map later is not looked at.
+A map is stretched over the part of the input that its layer sees. Crops, slices, flips and wide
+paddings of the input itself are followed to the pixel. Narrow paddings, convolutions and poolings
+keep the part, as is usual: padding makes up for what a convolution takes off. What is rolled round
+an axis of the input, or put beside itself, is at no one place of it. What shifts a map later is not
+looked at.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ class Extent(NamedTuple):
     """A part of an axis of the input.
 
     Attributes:
-        start: Where it begins, as a share of the axis.
+        start: Where it begins, as a share of the axis; below 0 where there is padding.
         stop: Where it ends; before `start` if the axis is turned around.
     """
 
@@ -28,17 +30,19 @@ class Extent(NamedTuple):
 
 
 WHOLE = Extent(0.0, 1.0)
+_NARROW = 0.1  # of an axis: what a padding adds that a convolution may take off again
 
 
 class _Part(NamedTuple):
     """The part of the input that a tensor comes from.
 
     Attributes:
-        extents: By axis of the input, for those that are not whole; None if it is not known.
+        extents: By axis of the input, for those that are not whole, None for those that are at no
+            one place; None for all if it is not known.
         is_input: Whether the tensor still has the pixels of the input.
     """
 
-    extents: dict[int, Extent] | None
+    extents: dict[int, Extent | None] | None
     is_input: bool
 
 
@@ -47,7 +51,18 @@ _ALL = _Part({}, True)
 _POINTWISE = frozenset(
     (
         *("Abs", "Add", "AddN", "AddV2", "Cast", "ClipByValue", "ConcatV2", "DivNoNan", "Exp"),
-        *("EnsureShape", "ExpandDims", "FusedBatchNormV3", "Identity", "Log", "Log1p", "Maximum"),
+        *(
+            "EnsureShape",
+            "ExpandDims",
+            "MirrorPad",
+            "Pad",
+            "PadV2",
+            "FusedBatchNormV3",
+            "Identity",
+            "Log",
+            "Log1p",
+            "Maximum",
+        ),
         *("Minimum", "Mul", "Neg", "RealDiv", "Reshape", "ResizeArea", "ResizeBicubic", "Rsqrt"),
         *("ResizeBilinear", "ResizeNearestNeighbor", "Sqrt", "Square", "Squeeze", "Sub", "Tanh"),
         *("Transpose", "Relu", "Sigmoid"),
@@ -55,7 +70,7 @@ _POINTWISE = frozenset(
 )
 
 
-def extents_between(tensor: tf.Tensor, source: tf.Tensor) -> dict[int, Extent] | None:
+def extents_between(tensor: tf.Tensor, source: tf.Tensor) -> dict[int, Extent | None] | None:
     """Which part of each axis of `source` a symbolic `tensor` comes from.
 
     Args:
@@ -63,8 +78,9 @@ def extents_between(tensor: tf.Tensor, source: tf.Tensor) -> dict[int, Extent] |
         source: An input of the model.
 
     Returns:
-        The axes of the source that are cropped or turned around, with what is left of them; None
-        where it is not known, or where parts of the input that differ are laid over each other.
+        The axes of the source that are cropped, padded or turned around, with what is left of
+        them, None for an axis that is rolled or put beside itself; None where it is not known, or
+        where parts of the input that differ are laid over each other.
     """
     axes: dict[Any, Axes | None] = {}
     axes_between(tensor, source, axes)
@@ -102,6 +118,10 @@ def _after(
     elif operation.type == "ReverseV2":
         places = tf.get_static_value(operation.inputs[1])
         cuts = None if places is None else {int(i) % len(own): WHOLE[::-1] for i in places}
+    elif operation.type in ("Pad", "PadV2", "MirrorPad"):
+        cuts = _paddings(operation)
+    elif operation.type in ("Roll", "ConcatV2"):
+        return _Part(_lost(operation, own, part.extents), True)
     else:
         return _Part(part.extents, operation.type in _POINTWISE)
     if cuts is None:
@@ -111,9 +131,39 @@ def _after(
         axis = own[place]
         if axis is None or (start, stop) == WHOLE:
             continue
-        low, high = extents.get(axis, WHOLE)
+        before = extents.get(axis, WHOLE)
+        if before is None:
+            continue
+        low, high = before
         extents[axis] = Extent(low + start * (high - low), low + stop * (high - low))
     return _Part(extents, True)
+
+
+def _paddings(operation: tf.Operation) -> dict[int, tuple[float, float]] | None:
+    """What a padding makes of each axis of its operand, as shares; narrow ones are left out."""
+    shape = operation.inputs[0].shape
+    given = tf.get_static_value(operation.inputs[1])
+    if given is None:
+        return None
+    found = {}
+    for place, (length, (before, after)) in enumerate(zip(shape, given, strict=True)):
+        if before == after == 0:
+            continue
+        if length is None:
+            return None
+        if max(before, after) > _NARROW * length:
+            found[place] = (-float(before) / length, 1 + float(after) / length)
+    return found
+
+
+def _lost(
+    operation: tf.Operation, own: Axes, extents: dict[int, Extent | None]
+) -> dict[int, Extent | None]:
+    """The extents with None for the axes along which positions are moved round or doubled."""
+    given = tf.get_static_value(operation.inputs[-1])
+    places = range(len(own)) if given is None else [int(i) % len(own) for i in np.ravel(given)]
+    lost = {axis: None for place in places if (axis := own[place]) is not None}
+    return {**extents, **lost}
 
 
 def _cuts(operation: tf.Operation) -> dict[int, tuple[float, float]] | None:
