@@ -99,6 +99,7 @@ def methods(model: keras.Model, grey: float, quick: bool) -> list[Method]:
         cam("Ablation-CAM", kvis2.AblationCAM(model, **few)),
         cam("Eigen-CAM", kvis2.EigenCAM(model)),
         cam("Eigen-Grad-CAM", kvis2.EigenGradCAM(model)),
+        cam("Seg-XRes-CAM", kvis2.SegXResCAM(model)),
         cam("FullGrad", kvis2.FullGrad(model)),
         cam("Occlusion", kvis2.Occlusion(model, value=grey, window=40, stride=20 if quick else 14)),
         cam("RISE", kvis2.RISE(model, value=grey, samples=masks)),

@@ -23,6 +23,7 @@ EXPLAINERS = {
     "EigenGradCAM": kvis2.EigenGradCAM,
     "ScoreCAM": functools.partial(kvis2.ScoreCAM, max_channels=3),
     "AblationCAM": functools.partial(kvis2.AblationCAM, max_channels=3),
+    "SegXResCAM": kvis2.SegXResCAM,
     "FullGrad": kvis2.FullGrad,
     "Saliency": kvis2.Saliency,
     "GuidedGradCAM": kvis2.GuidedGradCAM,

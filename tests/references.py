@@ -99,6 +99,16 @@ def hires_cam(activations: Array, gradients: Array) -> Array:
     return (activations * gradients).sum(axis=-1)
 
 
+def seg_xres_cam(activations: Array, gradients: Array, size: int, pooling: str) -> Array:
+    """Hasany 2023: `ReLU(sum_k P(G_k) A_k)`, `P` the maximum or mean of each block of positions."""
+    weights = np.zeros_like(gradients)
+    for n, y, x, k in np.ndindex(gradients.shape):
+        top, left = y - y % size, x - x % size
+        block = gradients[n, top : top + size, left : left + size, k]
+        weights[n, y, x, k] = block.max() if pooling == "max" else block.mean()
+    return relu((weights * activations).sum(axis=-1))
+
+
 def first_projection(features: Array) -> Array:
     """Each sample's `(positions, channels)` matrix times its first right singular vector.
 

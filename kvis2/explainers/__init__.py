@@ -21,6 +21,7 @@ from kvis2.explainers.occlusion import RISE, Occlusion
 from kvis2.explainers.placement import feeds
 from kvis2.explainers.saliency import Attribution, InputXGradient, Saliency, gradients_of
 from kvis2.explainers.score_cam import AblationCAM, ScoreCAM
+from kvis2.explainers.seg_xres_cam import SegXResCAM
 from kvis2.explainers.smooth_grad import SmoothGrad, SmoothGradSquared, VarGrad
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Occlusion",
     "Saliency",
     "ScoreCAM",
+    "SegXResCAM",
     "SmoothGrad",
     "SmoothGradCAMPlusPlus",
     "SmoothGradSquared",

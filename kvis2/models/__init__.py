@@ -15,7 +15,7 @@ from kvis2.models.activations import (
     register_activation,
 )
 from kvis2.models.computation import Computation
-from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
+from kvis2.models.feature_maps import ancestors, is_output, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
 from kvis2.models.inputs import Arguments, Batch, refuse_stateful, specifications
 from kvis2.models.layers import (
@@ -107,6 +107,7 @@ __all__ = [
     "input_structure",
     "is_affine",
     "is_function",
+    "is_output",
     "joined",
     "kind_of_layer",
     "kind_of_operation",

@@ -257,11 +257,9 @@ class Probe:
 
         Costs nothing where no part of the score depends on the output.
         """
-        if not any(isinstance(each, scores.PredictedScore) for each in scores.flat(score)):
+        if not any(each.choices for each in scores.flat(score)):
             return score
-        forward = self._forward(score, inputs)
-        pairs = zip(forward.parts, forward.scored, strict=True)
-        fixed = [part.fixed(output) for part, output in pairs]
+        fixed = self._forward(score, inputs).parts
         return fixed if len(fixed) > 1 else fixed[0]
 
     def activations(self, score: Any, inputs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
@@ -420,18 +418,22 @@ class Probe:
         results = models.flat_outputs(result)
         outputs: Tensors = []
         scored: Tensors = []
+        shown: list[scores.Shows] = []
         for part, output in zip(parts, results, strict=True):
             explained = output if hidden.is_scored else self._runner.explained(output)
             outputs.append(tf.cast(explained, tf.float32))
             linear = explained is not output
-            scored.append(
-                _as_classes(outputs[-1], self._meaning(len(scored), output), linear, part)
-            )
+            _check_last(self.model, output, part)
+            meaning = self._meaning(len(scored), output)
+            scored.append(_as_classes(outputs[-1], meaning, linear, part))
+            probabilities = not linear and meaning.logits is False
+            shown.append(scores.Shows(probabilities, meaning.kind != "labels"))
         self._seen.output_shapes = [output.shape for output in scored]
         if tf.executing_eagerly():  # In a graph, before the pass is run.
             for part, output in zip(parts, scored, strict=True):
                 part.validate(output.shape)
-        return Forward(results, outputs, scored, parts, calls)
+        fixed = [p.fixed(*given) for p, *given in zip(parts, scored, shown, strict=True)]
+        return Forward(results, outputs, scored, fixed, calls)
 
     def _meaning(self, index: int, output: tf.Tensor) -> models.Meaning:
         """What the units of one output mean."""
@@ -471,6 +473,8 @@ class Probe:
             _warn_of_tokens(self.model, forward.calls, calls[-1])
             calls = [call for call in calls if call.layer is self.layer]
         chosen = self._chosen_call(calls)
+        if any(isinstance(part, scores.SegmentationScore) for part in forward.parts):
+            _check_is_before(self.model, chosen, [*forward.outputs, *forward.results])
         own = [call for call in forward.calls if call.layer is self.layer]
         self._seen.call_number = next(i for i, call in enumerate(own) if call is chosen)
         self._seen.is_repeated = isinstance(chosen.output, Steps)
@@ -600,6 +604,18 @@ def _check_layout(model: keras.Model) -> None:
             )
 
 
+def _check_last(model: keras.Model, output: tf.Tensor, score: scores.Score) -> None:
+    """Raise for a segmentation whose classes are not on the last axis."""
+    if isinstance(score, scores.SegmentationScore) and (
+        models.data_format(model) == "channels_first"
+    ):
+        raise ValueError(
+            "Expected a segmentation whose classes are the last axis. Received: an output of shape "
+            f"{tuple(output.shape)} of '{model.name}', which is channels_first. Explain a function "
+            "of the output instead: `lambda output: output[:, 3]`."
+        )
+
+
 def _ends_in(output: tf.Tensor) -> str | None:
     """The softmax or sigmoid that an output is made of: its last step, or buried in it."""
     name = final_activation(output)[0]
@@ -619,12 +635,24 @@ def _as_classes(
         return output
     if meaning.kind != "two classes":
         if meaning.logits is None and isinstance(
-            score, scores.CategoricalScore | scores.ContrastScore
+            score, scores.CategoricalScore | scores.ContrastScore | scores.SegmentationScore
         ):
             _warn_of_number(meaning)
         return output
     opposite = -output if linear or meaning.logits else 1.0 - output
     return tf.concat([opposite, output], axis=-1)
+
+
+def _check_is_before(model: keras.Model, call: Call, outputs: Tensors) -> None:
+    """Raise where the watched layer is the segmentation that is scored."""
+    logits = [final_activation(each)[1] for each in outputs]
+    if models.is_output(call, [*outputs, *logits]):
+        raise ValueError(
+            "Expected a layer before the segmentation. Received: "
+            f"'{models.layer_path(model, call.layer)}', whose output is the segmentation itself: "
+            "its map would be the prediction within the mask. Name an earlier layer, such as the "
+            "bottleneck."
+        )
 
 
 def _warn_of_tokens(model: keras.Model, calls: Sequence[Call], chosen: Call) -> None:

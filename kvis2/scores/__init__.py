@@ -5,13 +5,14 @@ from kvis2.scores.outputs import (
     CategoricalScore,
     ClassScore,
     ContrastScore,
+    FinerScore,
     FunctionScore,
     InactiveScore,
     LayerScore,
     PredictedScore,
     RegressionScore,
     Score,
-    SegmentationScore,
+    Shows,
 )
 from kvis2.scores.parsing import (
     ScoreLike,
@@ -23,6 +24,7 @@ from kvis2.scores.parsing import (
     rows,
     take,
 )
+from kvis2.scores.segmentation import SegmentationScore
 from kvis2.scores.units import DirectionScore, FeatureScore, UnitsScore
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "ContrastScore",
     "DirectionScore",
     "FeatureScore",
+    "FinerScore",
     "FunctionScore",
     "InactiveScore",
     "LayerScore",
@@ -40,6 +43,7 @@ __all__ = [
     "Score",
     "ScoreLike",
     "SegmentationScore",
+    "Shows",
     "UnitsScore",
     "as_objectives",
     "as_scores",
