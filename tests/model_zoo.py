@@ -291,7 +291,9 @@ def time_distributed() -> Example:
         maps=(2, *SIZE),
         layer="every/frames/late",
         like="TimeDistributed, layer by layer",
-        refused={"AblationCAM": r"outside of a TimeDistributed.*such as GradCAM"},
+        refused=dict.fromkeys(
+            ("AblationCAM", "ReciproCAM"), r"outside of a TimeDistributed.*such as GradCAM"
+        ),
     )
 
 
@@ -617,6 +619,7 @@ def declared_uint8_layer_named() -> Example:
     example = declared_uint8()
     refused = _not_differentiable("uint8", "rescaling", layer_named=True)
     refused["CAM"] = r"only global average pooling"
+    refused["FEM"] = r"so far above the mean of its channel"
     return Example(example.model, example.inputs, options={"layer": "rescaling"}, refused=refused)
 
 
@@ -730,6 +733,7 @@ def tokens() -> Example:
 def tokens_at_embedding() -> Example:
     refused = {
         **_not_differentiable("int32", "embedding", layer_named=True),
+        "FEM": r"so far above the mean of its channel",
         "ScoreCAM": r"can be masked",
         "CAM": r"only global average pooling",
     }
@@ -809,6 +813,7 @@ def numpy_inside() -> Example:
     model.compile(run_eagerly=True, loss="mse")
     refused = {
         "LRP": r"that can be traced into a graph, for LRP",
+        "ShapleyCAM": r"that can be traced into a graph, for second derivatives",
         "GuidedGradCAM": r"that can be traced into a graph, to change the gradient",
     }
     return dressed(model, layer="late", refused=refused)

@@ -109,6 +109,40 @@ def seg_xres_cam(activations: Array, gradients: Array, size: int, pooling: str) 
     return relu((weights * activations).sum(axis=-1))
 
 
+def fem(activations: Array, deviations: float = 2.0) -> Array:
+    """Fuad 2020: `sum_k mu_k [A_k > mu_k + 2 sigma_k]`."""
+    maps = np.zeros(activations.shape[:-1])
+    for n, sample in enumerate(activations):
+        for k in range(sample.shape[-1]):
+            channel = sample[..., k]
+            far = channel > channel.mean() + deviations * channel.std()
+            maps[n] += channel.mean() * far
+    return maps
+
+
+def recipro_cam(
+    activations: Array, score: Callable[[Array], Array], gaussian: bool = True
+) -> Array:
+    """Byun 2024: `score(A * m_ij)` for every position, `m_ij` a 3 x 3 Gaussian or ij alone.
+
+    Args:
+        activations: The layer's output.
+        score: Activations of the layer -> probability of each sample's class, `(samples,)`.
+        gaussian: Whether the neighbours are shown as well.
+    """
+    kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+    samples, height, width, _ = activations.shape
+    maps = np.zeros((samples, height, width))
+    for y, x in np.ndindex(height, width):
+        mask = np.zeros((height + 2, width + 2))
+        if gaussian:
+            mask[y : y + 3, x : x + 3] = kernel
+        else:
+            mask[y + 1, x + 1] = 1
+        maps[:, y, x] = score(activations * mask[1:-1, 1:-1, None])
+    return maps
+
+
 def first_projection(features: Array) -> Array:
     """Each sample's `(positions, channels)` matrix times its first right singular vector.
 

@@ -14,18 +14,22 @@ from kvis2.explainers.cam import (
 from kvis2.explainers.eigen_cam import EigenCAM, EigenGradCAM, first_projection
 from kvis2.explainers.explainer import Explainer
 from kvis2.explainers.extremal_mask import ExtremalMask
+from kvis2.explainers.fem import FEM
 from kvis2.explainers.full_grad import FullGrad
 from kvis2.explainers.guided_grad_cam import GuidedGradCAM
 from kvis2.explainers.integrated_gradients import ExpectedGradients, IntegratedGradients
 from kvis2.explainers.occlusion import RISE, Occlusion
 from kvis2.explainers.placement import feeds
+from kvis2.explainers.recipro_cam import ReciproCAM
 from kvis2.explainers.saliency import Attribution, InputXGradient, Saliency, gradients_of
 from kvis2.explainers.score_cam import AblationCAM, ScoreCAM
 from kvis2.explainers.seg_xres_cam import SegXResCAM
+from kvis2.explainers.shapley_cam import ShapleyCAM
 from kvis2.explainers.smooth_grad import SmoothGrad, SmoothGradSquared, VarGrad
 
 __all__ = [
     "CAM",
+    "FEM",
     "RISE",
     "AblationCAM",
     "AttentionRollout",
@@ -46,9 +50,11 @@ __all__ = [
     "IntegratedGradients",
     "LayerCAM",
     "Occlusion",
+    "ReciproCAM",
     "Saliency",
     "ScoreCAM",
     "SegXResCAM",
+    "ShapleyCAM",
     "SmoothGrad",
     "SmoothGradCAMPlusPlus",
     "SmoothGradSquared",

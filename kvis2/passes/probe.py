@@ -97,6 +97,7 @@ class _Seen:
         self.watched: Any = None  # what the layer returned: a tensor, or `Steps` of them
         self.spaces: list[list[int]] | None = None  # the spatial axes of each input
         self.results: tuple[Tensors, Any] | None = None  # of the first pass: inputs and outputs
+        self.gradients: Tensors = []  # of the last trace, by the tensors that the layer returned
         self.meanings: list[models.Meaning] = []
 
 
@@ -237,6 +238,29 @@ class Probe:
     def scores(self, score: Any, inputs: Tensors) -> tf.Tensor:
         """The scores alone, `(batch,)`: one forward pass."""
         return self._total(self._forward(score, inputs))
+
+    def curvature(self) -> tf.Tensor:
+        """The Hessian of the last trace's scores by the layer's output, times that output.
+
+        Returns:
+            float32 `(batch, *spatial, channels)`; zero where the score is linear in the layer.
+        """
+        if tf.executing_eagerly():
+            raise ValueError(
+                "Expected a model that can be traced into a graph, for second derivatives. "
+                f"Received: '{self.model.name}', which runs eagerly only. Use GradCAM."
+            )
+        watched = self._seen.watched
+        sources = tensors_of(watched)
+        pairs = zip(self._seen.gradients, sources, strict=True)
+        products = [
+            tf.reduce_sum(tf.cast(g, tf.float32) * tf.stop_gradient(tf.cast(x, tf.float32)))
+            for g, x in pairs
+        ]
+        found = tf.gradients(
+            tf.add_n(products), sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return self._channels_last(packed_like(watched, iter(found)))
 
     def layer_scores(
         self, score: Score, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor]
@@ -518,6 +542,7 @@ class Probe:
         sources = tensors_of(watched)
         pairs = zip(gradients, sources, strict=True)
         found = [tf.zeros_like(x) if g is None else self._runner.unscaled(g) for g, x in pairs]
+        self._seen.gradients = found
         return Trace(
             inputs,
             forward.outputs,

@@ -11,6 +11,7 @@ from kvis2.scores.outputs import (
     LayerScore,
     PredictedScore,
     RegressionScore,
+    ReSTScore,
     Score,
     Shows,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "InactiveScore",
     "LayerScore",
     "PredictedScore",
+    "ReSTScore",
     "RegressionScore",
     "Score",
     "ScoreLike",

@@ -321,6 +321,47 @@ class FinerScore(ClassScore):
             )
 
 
+class ReSTScore(ClassScore):
+    r"""Residual softmax target-class: a class by its score and its probability at once.
+
+    `score = y_t + log softmax(y)_t`. The score before the softmax says nothing of other classes,
+    the probability vanishes where the model is sure; their sum does neither, and has curvature in
+    every network, which `ShapleyCAM` looks for. It needs outputs before the softmax, as they are
+    explained by default.
+
+    Args:
+        indices: The class of every sample: an int for all of them, or a list with one per sample.
+
+    References:
+        Huaiguang Cai (2025), CAMs as Shapley Value-based Explainers.
+        https://arxiv.org/abs/2501.06261
+
+    Example:
+        >>> ShapleyCAM(model)(ReSTScore(243), images)
+    """
+
+    def __init__(self, indices: int | Sequence[int]) -> None:
+        self.indices = integers(indices)
+
+    def fixed(self, output: tf.Tensor, shows: Shows = LOGITS) -> Score:
+        """The same; raises for probabilities, whose score before the softmax is not known."""
+        if shows.probabilities:
+            raise ValueError(
+                "Expected an output before its softmax, for ReSTScore. Received: probabilities. "
+                "Give `model_modifier=LinearOutput()`, which explains what enters the softmax."
+            )
+        return self
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The class's score and the logarithm of its probability, averaged over any space."""
+        units = _over_space(output)
+        return unit_of(units, self.indices) + unit_of(tf.nn.log_softmax(units), self.indices)
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if a class is outside the last axis of the output."""
+        check_classes(self.indices, shape)
+
+
 def unit_of(output: tf.Tensor, indices: Any) -> tf.Tensor:
     """Each sample's unit of the last axis, averaged over any space."""
     if output.shape.rank == 1:
