@@ -42,9 +42,10 @@ EXPLAINERS = {
     "ExtremalMask": functools.partial(kvis2.ExtremalMask, steps=3, cells=3),
     "AttentionRollout": kvis2.AttentionRollout,
     "GradientAttentionRollout": kvis2.GradientAttentionRollout,
+    "LeGrad": kvis2.LeGrad,
 }
 
-OF_TRANSFORMERS = {"AttentionRollout", "GradientAttentionRollout"}
+OF_TRANSFORMERS = {"AttentionRollout", "GradientAttentionRollout", "LeGrad"}
 """Explainers of models with attention layers alone."""
 
 

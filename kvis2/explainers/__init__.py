@@ -18,6 +18,7 @@ from kvis2.explainers.fem import FEM
 from kvis2.explainers.full_grad import FullGrad
 from kvis2.explainers.guided_grad_cam import GuidedGradCAM
 from kvis2.explainers.integrated_gradients import ExpectedGradients, IntegratedGradients
+from kvis2.explainers.legrad import LeGrad
 from kvis2.explainers.occlusion import RISE, Occlusion
 from kvis2.explainers.placement import feeds
 from kvis2.explainers.recipro_cam import ReciproCAM
@@ -49,6 +50,7 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "LayerCAM",
+    "LeGrad",
     "Occlusion",
     "ReciproCAM",
     "Saliency",

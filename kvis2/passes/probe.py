@@ -313,6 +313,10 @@ class Probe:
         override = replacing(self.layer, self._seen.call_number, replaced, self._pre_activation)
         return self._total(self._forward(score, inputs, further=[override]))
 
+    def scores_under(self, score: Any, inputs: Tensors, overrides: Sequence[Override]) -> tf.Tensor:
+        """The scores while further attributes are replaced, `(rows,)`: one forward pass."""
+        return self._total(self._forward(score, inputs, further=overrides))
+
     def gradients_at(
         self, score: Any, inputs: Tensors, taps: Callable[..., Sequence[Override]]
     ) -> tuple[list[tf.Tensor | None], list[tuple[Call, tf.Tensor]]]:
