@@ -46,7 +46,7 @@ from kvis2.explainers import (
 )
 from kvis2.inspection import Description, activations, describe, kernel_sheet, kernels, top_patches
 from kvis2.lrp import LRP
-from kvis2.models import DeconvReLU, GuidedReLU, LinearOutput, TokenGrid, token_grid
+from kvis2.models import DeconvReLU, GuidedReLU, LibraGrad, LinearOutput, TokenGrid, token_grid
 from kvis2.scores import (
     BinaryScore,
     CategoricalScore,
@@ -100,6 +100,7 @@ __all__ = [
     "LayerCAM",
     "LayerScore",
     "LeGrad",
+    "LibraGrad",
     "LinearOutput",
     "Occlusion",
     "PredictedScore",

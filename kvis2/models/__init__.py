@@ -40,6 +40,7 @@ from kvis2.models.layers import (
     spatial_axes,
     walk,
 )
+from kvis2.models.libragrad import LibraGrad
 from kvis2.models.meaning import Meaning, loss_of, meaning_of, static_shape
 from kvis2.models.modifiers import (
     DeconvReLU,
@@ -82,6 +83,7 @@ __all__ = [
     "DeconvReLU",
     "FoldBatchNorm",
     "GuidedReLU",
+    "LibraGrad",
     "LinearOutput",
     "Meaning",
     "Modifier",
