@@ -120,6 +120,9 @@ def methods(model: keras.Model, grey: float, quick: bool) -> list[Method]:
             "Expected gradients",
             kvis2.ExpectedGradients(model, baseline=[0.0, grey, 2 * grey], samples=2 * samples),
         ),
+        pixels("IDGI", kvis2.IDGI(model, baseline="blur", steps=10 if quick else 30)),
+        pixels("Guided IG", kvis2.GuidedIG(model, baseline=grey, steps=10 if quick else 50)),
+        pixels("Blur IG", kvis2.BlurIG(model, steps=10 if quick else 50)),
         pixels("LRP", kvis2.LRP(model)),
     ]
 

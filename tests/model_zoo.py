@@ -592,13 +592,20 @@ def uint8_array() -> Example:
 
 def _not_differentiable(dtype: str, layer: str, layer_named: bool = False) -> dict[str, str]:
     """What explainers say of integers: there is no gradient with respect to them."""
-    methods = ["FullGrad", "GuidedGradCAM"]
+    methods = ["FullGrad", "GuidedGradCAM", "GuidedIG"]
     if not layer_named:
-        methods += ["Saliency", "InputXGradient", "IntegratedGradients", "ExpectedGradients"]
+        methods += [
+            "IDGI",
+            "Saliency",
+            "InputXGradient",
+            "IntegratedGradients",
+            "ExpectedGradients",
+        ]
         methods += ["LRP", "VarGrad"]
     noisy = ("SmoothGrad", "SmoothGradSquared", "VarGrad", "SmoothGradCAMPlusPlus")
     return {
         **dict.fromkeys(noisy, r"to add noise to"),
+        "BlurIG": r"to blur, of floats",
         **dict.fromkeys(methods, rf"inputs of type {dtype}.*`layer='{layer}'`"),
         "ExtremalMask": r"to be mixed with what hides it",
     }
@@ -786,7 +793,7 @@ def channels_first() -> Example:
 def compiled_by_xla() -> Example:
     example = functional()
     loops = ("SmoothGrad", "SmoothGradSquared", "VarGrad", "SmoothGradCAMPlusPlus")
-    loops += ("Occlusion", "RISE", "IntegratedGradients", "ExpectedGradients")
+    loops += ("Occlusion", "RISE", "IntegratedGradients", "ExpectedGradients", "IDGI", "BlurIG")
     refused = dict.fromkeys(loops, r"that XLA can compile")
     return dressed(example.model, options={"jit_compile": True}, layer="late", refused=refused)
 

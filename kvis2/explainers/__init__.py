@@ -1,6 +1,7 @@
 """The explainers: from a score and a batch of inputs to one map per input."""
 
 from kvis2.explainers.attention import AttentionRollout, GradientAttentionRollout
+from kvis2.explainers.blur_ig import BlurIG
 from kvis2.explainers.cam import (
     CAM,
     ClassActivationMap,
@@ -17,6 +18,8 @@ from kvis2.explainers.extremal_mask import ExtremalMask
 from kvis2.explainers.fem import FEM
 from kvis2.explainers.full_grad import FullGrad
 from kvis2.explainers.guided_grad_cam import GuidedGradCAM
+from kvis2.explainers.guided_ig import GuidedIG
+from kvis2.explainers.important_direction import IDGI
 from kvis2.explainers.integrated_gradients import ExpectedGradients, IntegratedGradients
 from kvis2.explainers.legrad import LeGrad
 from kvis2.explainers.occlusion import RISE, Occlusion
@@ -31,10 +34,12 @@ from kvis2.explainers.smooth_grad import SmoothGrad, SmoothGradSquared, VarGrad
 __all__ = [
     "CAM",
     "FEM",
+    "IDGI",
     "RISE",
     "AblationCAM",
     "AttentionRollout",
     "Attribution",
+    "BlurIG",
     "ClassActivationMap",
     "EigenCAM",
     "EigenGradCAM",
@@ -46,6 +51,7 @@ __all__ = [
     "GradCAMPlusPlus",
     "GradientAttentionRollout",
     "GuidedGradCAM",
+    "GuidedIG",
     "HiResCAM",
     "InputXGradient",
     "IntegratedGradients",
