@@ -7,6 +7,7 @@ import lrp_references
 import numpy as np
 import pytest
 from references import assert_same
+from test_attention import vit
 from test_lrp import batch_of, functional, randomized, vgg_like
 from tiny_net import Case, TinyNet
 
@@ -208,3 +209,19 @@ def test_channels_of_a_batch_normalised_convolution():
 def test_wrong_argument(case, options, said):
     with pytest.raises(ValueError, match=said):
         LRP(case.model, **options)(0, case.images)
+
+
+# -- attention ------------------------------------------------------------------------------------
+
+
+def test_attn_lrp_of_a_vision_transformer_is_that_of_lxt():
+    """The same weights through the functions of lxt 2.1: every matrix product, softmax and sum."""
+    with np.load(Path(__file__).parent / "goldens" / "lxt.npz") as stored:
+        golden = dict(stored)
+    model = vit((8, 8, 2), blocks=2)
+    draw = np.random.default_rng(4)
+    model.set_weights([draw.normal(0, 0.6, w.shape) for w in model.get_weights()])
+    rule = Epsilon(1e-6)
+    explainer = LRP(model, Composite(rule, rule), keepdims=True, **RAW)
+    maps = explainer([int(each) for each in golden["classes"]], golden["images"])
+    assert_same(maps, golden["relevance"], relative=2e-3)
