@@ -123,6 +123,7 @@ def methods(model: keras.Model, grey: float, quick: bool) -> list[Method]:
         pixels("IDGI", kvis2.IDGI(model, baseline="blur", steps=10 if quick else 30)),
         pixels("Guided IG", kvis2.GuidedIG(model, baseline=grey, steps=10 if quick else 50)),
         pixels("Blur IG", kvis2.BlurIG(model, steps=10 if quick else 50)),
+        cam("Layer conductance", kvis2.LayerConductance(model, steps=10 if quick else 30)),
         pixels("LRP", kvis2.LRP(model)),
     ]
 

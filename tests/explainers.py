@@ -37,6 +37,7 @@ EXPLAINERS = {
     "IntegratedGradients": functools.partial(kvis2.IntegratedGradients, steps=3),
     "ExpectedGradients": functools.partial(kvis2.ExpectedGradients, baseline=[0.0, 0.5], samples=4),
     "IDGI": functools.partial(kvis2.IDGI, steps=3),
+    "LayerConductance": functools.partial(kvis2.LayerConductance, steps=3),
     "GuidedIG": functools.partial(kvis2.GuidedIG, steps=3),
     "BlurIG": functools.partial(kvis2.BlurIG, steps=3),
     "LRP": kvis2.LRP,

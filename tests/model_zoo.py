@@ -606,6 +606,7 @@ def _not_differentiable(dtype: str, layer: str, layer_named: bool = False) -> di
     return {
         **dict.fromkeys(noisy, r"to add noise to"),
         "BlurIG": r"to blur, of floats",
+        "LayerConductance": r"an input of floats, to lay a line to",
         **dict.fromkeys(methods, rf"inputs of type {dtype}.*`layer='{layer}'`"),
         "ExtremalMask": r"to be mixed with what hides it",
     }

@@ -54,6 +54,7 @@ KIN = {
     "IDGI",
     "GuidedIG",
     "BlurIG",
+    "LayerConductance",
     "LeGrad",
     "FullGrad",
     "GuidedGradCAM",

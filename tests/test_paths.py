@@ -10,7 +10,7 @@ import references
 from references import assert_same
 from tiny_net import Case, TinyNet
 
-from kvis2 import IDGI, BlurIG, GuidedIG, IntegratedGradients
+from kvis2 import IDGI, BlurIG, GuidedIG, IntegratedGradients, LayerConductance
 
 CHANNELS = {"normalize": False, "keepdims": True}
 
@@ -73,6 +73,50 @@ def test_idgi_at_a_layer_adds_up(case):
     maps = explainer(case.classes, case.images)
     assert maps.shape == (3, 5, 7)
     assert (explainer.completeness_gap < 1e-4).all()
+
+
+# -- Layers ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_layers():
+    with np.load(Path(__file__).parent / "goldens" / "captum.npz") as stored:
+        return dict(stored)
+
+
+def test_integrated_gradients_at_a_layer_are_those_of_captum(case, of_layers):
+    explainer = IntegratedGradients(case.model, "conv1", baseline=0.2, resize=False, **CHANNELS)
+    assert_same(explainer(case.classes, of_layers["images"]), of_layers["layer_ig"], relative=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_conductance_is_that_of_captum(case, of_layers, batch_size):
+    """Captum with 2000 steps: both are sums for one integral."""
+    options = {"baseline": 0.2, "steps": 100, "batch_size": batch_size, **CHANNELS}
+    explainer = LayerConductance(case.model, "conv1", **options)
+    maps = explainer(case.classes, of_layers["images"])
+    assert_same(maps, of_layers["conductance"], relative=1e-2)
+    assert (explainer.completeness_gap < 0.01).all()
+    other = np.abs(of_layers["conductance"] - of_layers["layer_ig"]).max()
+    assert other > 0.1 * np.abs(of_layers["conductance"]).max()
+
+
+def test_conductance_by_hand(case):
+    """Two steps, written out."""
+    images = case.images.astype(float)
+    values = [case.net.forward(part * images).conv1 for part in (0, 0.5, 1)]
+    slopes = [case.net.gradients(part * images, case.classes).conv1 for part in (0, 0.5, 1)]
+    expected = sum((slopes[j] + slopes[j + 1]) / 2 * (values[j + 1] - values[j]) for j in range(2))
+    maps = LayerConductance(case.model, "conv1", steps=2, **CHANNELS)(case.classes, case.images)
+    assert_same(maps, expected)
+
+
+def test_conductance_of_tokens():
+    inputs = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(7, 3, name="embedding")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    with pytest.raises(ValueError, match="an input of floats, to lay a line to"):
+        LayerConductance(model, "embedding")(0, np.ones((1, 5), np.int32))
 
 
 # -- Guided integrated gradients ------------------------------------------------------------------

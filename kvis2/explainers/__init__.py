@@ -12,6 +12,7 @@ from kvis2.explainers.cam import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
+from kvis2.explainers.conductance import LayerConductance
 from kvis2.explainers.eigen_cam import EigenCAM, EigenGradCAM, first_projection
 from kvis2.explainers.explainer import Explainer
 from kvis2.explainers.extremal_mask import ExtremalMask
@@ -56,6 +57,7 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "LayerCAM",
+    "LayerConductance",
     "LeGrad",
     "Occlusion",
     "ReciproCAM",
