@@ -101,6 +101,7 @@ def methods(model: keras.Model, grey: float, quick: bool) -> list[Method]:
         cam("Eigen-Grad-CAM", kvis2.EigenGradCAM(model)),
         cam("Recipro-CAM", kvis2.ReciproCAM(model)),
         cam("ShapleyCAM", kvis2.ShapleyCAM(model)),
+        cam("Opti-CAM", kvis2.OptiCAM(model, steps=20 if quick else 100)),
         cam("FEM", kvis2.FEM(model)),
         cam("Seg-XRes-CAM", kvis2.SegXResCAM(model)),
         cam("FullGrad", kvis2.FullGrad(model)),

@@ -26,6 +26,7 @@ EXPLAINERS = {
     "SegXResCAM": kvis2.SegXResCAM,
     "ReciproCAM": kvis2.ReciproCAM,
     "ShapleyCAM": kvis2.ShapleyCAM,
+    "OptiCAM": functools.partial(kvis2.OptiCAM, steps=3),
     "FEM": kvis2.FEM,
     "FullGrad": kvis2.FullGrad,
     "Saliency": kvis2.Saliency,

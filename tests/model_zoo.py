@@ -425,6 +425,7 @@ def vision_transformer() -> Example:
     options = {"layer": "norm1", "reshape": token_grid(class_token=True)}
     refused = {
         "ScoreCAM": r"all evidence at 'norm1' is against",
+        "OptiCAM": r"all evidence at 'norm1' is against",
         "CAM": r"only global average pooling",
         "GuidedGradCAM": r"at least one relu",
     }
@@ -607,6 +608,7 @@ def _not_differentiable(dtype: str, layer: str, layer_named: bool = False) -> di
         **dict.fromkeys(noisy, r"to add noise to"),
         "BlurIG": r"to blur, of floats",
         "LayerConductance": r"an input of floats, to lay a line to",
+        "OptiCAM": r"to be masked by degrees",
         **dict.fromkeys(methods, rf"inputs of type {dtype}.*`layer='{layer}'`"),
         "ExtremalMask": r"to be mixed with what hides it",
     }

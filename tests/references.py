@@ -109,6 +109,44 @@ def seg_xres_cam(activations: Array, gradients: Array, size: int, pooling: str) 
     return relu((weights * activations).sum(axis=-1))
 
 
+def opti_cam(
+    images: Array,
+    activations: Array,
+    score: Callable[[Array], Array],
+    steps: int,
+    learning_rate: float,
+) -> Array:
+    """Zhang 2024: Adam on the logits of the channels' weights, gradients by central differences.
+
+    Args:
+        images: `(samples, height, width, channels)`.
+        activations: The layer's output.
+        score: Images -> the score of each sample, `(samples,)`.
+        steps: Number of steps.
+        learning_rate: Their size.
+    """
+
+    def map_of(logits: Array) -> Array:
+        return relu(weighted_sum(softmax(logits), activations))
+
+    def objective(logits: Array) -> Array:
+        masks = normalize(resize(map_of(logits), images.shape[1:3]), "minmax")
+        return score(images * masks[..., None])
+
+    logits = np.zeros((len(images), activations.shape[-1]))
+    first, second = np.zeros_like(logits), np.zeros_like(logits)
+    for number in range(1, steps + 1):
+        gradient = np.zeros_like(logits)
+        for k in range(logits.shape[1]):
+            step = 1e-5 * np.eye(logits.shape[1])[k]
+            gradient[:, k] = (objective(logits + step) - objective(logits - step)) / 2e-5
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        move = first / (1 - 0.9**number) / (np.sqrt(second / (1 - 0.999**number)) + 1e-8)
+        logits = logits + learning_rate * move
+    return map_of(logits)
+
+
 def fem(activations: Array, deviations: float = 2.0) -> Array:
     """Fuad 2020: `sum_k mu_k [A_k > mu_k + 2 sigma_k]`."""
     maps = np.zeros(activations.shape[:-1])

@@ -50,6 +50,7 @@ KIN = {
     "EigenGradCAM",
     "SegXResCAM",
     "ShapleyCAM",
+    "OptiCAM",
     "FEM",
     "IDGI",
     "GuidedIG",

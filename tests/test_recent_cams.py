@@ -13,7 +13,7 @@ from test_attention import vit
 from tiny_net import Case, TinyNet
 
 import kvis2
-from kvis2 import FEM, GradCAM, ReciproCAM, ReSTScore, ShapleyCAM, token_grid
+from kvis2 import FEM, GradCAM, OptiCAM, ReciproCAM, ReSTScore, ShapleyCAM, token_grid
 
 RAW = {"normalize": False, "resize": False}
 GOLDENS = Path(__file__).parent / "goldens"
@@ -155,6 +155,37 @@ def test_shapley_cam_of_a_piecewise_linear_score_is_grad_cam(case):
 def test_rest_score_needs_the_score_before_the_softmax(case):
     with pytest.raises(ValueError, match="before its softmax, for ReSTScore"):
         kvis2.ScoreCAM(case.model, "conv1")(ReSTScore(1), case.images)
+
+
+# -- Opti-CAM -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+def test_opti_cam_is_the_papers_equation(case, layer):
+    activations = getattr(case.values, layer)
+    images = case.images.astype(float)
+    expected = references.opti_cam(images, activations, case.logit, steps=4, learning_rate=0.3)
+    start = references.opti_cam(images, activations, case.logit, steps=0, learning_rate=0.3)
+    assert np.abs(expected - start).max() > 0.1 * expected.max()
+    explainer = OptiCAM(case.model, layer, steps=4, learning_rate=0.3, batch_size=2, **RAW)
+    assert_same(explainer(case.classes, case.images), expected, relative=5e-3)
+
+
+def test_opti_cam_raises_the_score_of_what_it_shows(case):
+    def shown(steps):
+        maps = OptiCAM(case.model, "conv1", steps=steps, normalize="minmax")(
+            case.classes, case.images
+        )
+        return case.logit(case.images * maps[..., None])
+
+    assert (shown(60) > shown(1)).all()
+
+
+def test_opti_cam_of_no_steps_is_refused(case):
+    with pytest.raises(ValueError, match="`steps` to be a positive int"):
+        OptiCAM(case.model, steps=0)
+    with pytest.raises(ValueError, match="`learning_rate` above 0"):
+        OptiCAM(case.model, learning_rate=0)
 
 
 # -- FEM ------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from kvis2.explainers.important_direction import IDGI
 from kvis2.explainers.integrated_gradients import ExpectedGradients, IntegratedGradients
 from kvis2.explainers.legrad import LeGrad
 from kvis2.explainers.occlusion import RISE, Occlusion
+from kvis2.explainers.opti_cam import OptiCAM
 from kvis2.explainers.placement import feeds
 from kvis2.explainers.recipro_cam import ReciproCAM
 from kvis2.explainers.saliency import Attribution, InputXGradient, Saliency, gradients_of
@@ -60,6 +61,7 @@ __all__ = [
     "LayerConductance",
     "LeGrad",
     "Occlusion",
+    "OptiCAM",
     "ReciproCAM",
     "Saliency",
     "ScoreCAM",

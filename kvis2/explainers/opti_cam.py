@@ -1,0 +1,110 @@
+"""Opti-CAM: the weights of the channels, optimised for each image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kvis2.explainers.cam import ClassActivationMap
+from kvis2.explainers.placement import feeds, placed
+from kvis2.explainers.score_cam import mask_of, seen_through
+from kvis2.passes import Probe, reported
+from kvis2.types import LayerReference, Tensors
+
+
+class OptiCAM(ClassActivationMap):
+    r"""Opti-CAM: the weights whose map shows the model what raises the score most.
+
+    `map = sum_k w_k A_k`, `w = softmax(u)`, `u = argmax score(x * minmax(upsampled map))`, found
+    for each image by Adam from equal weights: Score-CAM's masks with the weights of Grad-CAM's
+    cost, each step a forward and a backward pass. It can find masks that no object explains, and
+    ReLUs of the layer that are off stay off: the map is where some channels are active.
+
+    Args:
+        model: Any built Keras model.
+        layer: The layer whose activations are weighted; by default the last spatial one.
+        steps: Number of steps; the paper takes 100.
+        learning_rate: Size of the steps; the paper takes 0.1.
+        **options: As for `kvis2.Explainer`.
+
+    References:
+        Zhang et al. (2024), Opti-CAM: Optimizing saliency maps for interpretability.
+        https://arxiv.org/abs/2301.07002
+
+    Example:
+        >>> heatmaps = OptiCAM(model)(243, images)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layer: LayerReference | None = None,
+        *,
+        steps: int = 100,
+        learning_rate: float = 0.1,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, layer, **options)
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(
+                f"Expected `steps` to be a positive int. Received: {steps!r}. The paper takes 100."
+            )
+        if not learning_rate > 0:
+            raise ValueError(
+                f"Expected `learning_rate` above 0. Received: {learning_rate!r}. "
+                "The paper takes 0.1."
+            )
+        self.steps = steps
+        self.learning_rate = np.asarray(learning_rate, np.float32)
+
+    def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
+        """The map after the last step."""
+        if not any(each.dtype.is_floating for each in inputs):
+            kinds = ", ".join(each.dtype.name for each in inputs)
+            raise ValueError(
+                "Expected an input of floating numbers, to be masked by degrees. Received: "
+                f"{kinds}. Use ScoreCAM, GradCAM or LayerCAM."
+            )
+        score = probe.fixed(score, inputs)
+        activations, _ = probe.activations(score, inputs)
+        rank = activations.shape.rank - 2
+        masks = [
+            mask_of(rank, probe, inputs, i) if feeds(x, probe, inputs) else None
+            for i, x in enumerate(inputs)
+        ]
+
+        def map_of(logits: tf.Tensor) -> tf.Tensor:
+            shape = [tf.shape(logits)[0], *[1] * rank, tf.shape(logits)[1]]
+            return self.weighted(tf.reshape(tf.nn.softmax(logits), shape), activations)
+
+        def objective(sources: Tensors) -> tuple[tf.Tensor, None]:
+            found = map_of(sources[0])
+            seen = [
+                x if mask is None else seen_through(mask(found), x)
+                for x, mask in zip(inputs, masks, strict=True)
+            ]
+            return tf.reduce_sum(probe.scores(score, seen)), None
+
+        def step(number: tf.Tensor, logits: tf.Tensor, *moments: tf.Tensor) -> tuple[Any, ...]:
+            _, (gradient,) = probe.gradients(objective, [logits])
+            first = 0.9 * moments[0] + 0.1 * gradient
+            second = 0.999 * moments[1] + 0.001 * tf.square(gradient)
+            time = tf.cast(number + 1, tf.float32)
+            move = (first / (1.0 - 0.9**time)) / (tf.sqrt(second / (1.0 - 0.999**time)) + 1e-8)
+            logits += self.learning_rate * move
+            done = number + 1
+            if self.settings.verbose:
+                with tf.control_dependencies([logits]):
+                    done = reported(done, self.steps)
+            return done, logits, first, second
+
+        zeros = tf.zeros_like(tf.reduce_mean(activations, list(range(1, rank + 1))))
+        logits = tf.while_loop(
+            lambda number, *_: number < self.steps,
+            step,
+            (tf.constant(0), zeros, zeros, zeros),
+            parallel_iterations=1,
+        )[1]
+        return placed(map_of(logits), probe, inputs, self.settings.resize)
