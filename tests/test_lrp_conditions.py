@@ -135,6 +135,18 @@ def test_relevance_is_conserved_with_biases_and_batch_normalisation(build, bias)
     assert (explainer.conservation_error < 1e-2).all()
 
 
+def test_shares_that_outgrow_their_numbers_are_refused_with_the_reason():
+    """Eight layers whose sums are 1e-6 without their bias: shares of a million each."""
+    dense = [keras.layers.Dense(2) for _ in range(8)]
+    model = keras.Sequential([keras.Input((2,)), *dense])
+    for layer in dense:
+        layer.set_weights([np.array([[1.0, 1e-6 - 1.0], [1e-6 - 1.0, 1.0]]), np.ones(2)])
+    rule = Epsilon(0)
+    explainer = LRP(model, Composite(rule, rule), bias="ignore")
+    with pytest.raises(ValueError, match="with bias='ignore': sums that are small"):
+        explainer(0, np.ones((1, 2), np.float32))
+
+
 # -- concepts -------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from kvis2.lrp.composites import (
     registered,
 )
 from kvis2.lrp.flow import RelevanceFlow, summed_by_sample
+from kvis2.models import Batch
 from kvis2.passes import Probe, Report
 from kvis2.scores import LayerScore
 from kvis2.types import LayerReference, Tensors
@@ -135,6 +136,18 @@ class LRP(Attribution):
                 "Expected `channels` without `layer`: their relevance is followed to the input. "
                 f"Received: layer={layer!r} as well. Leave one of them out."
             )
+
+    def _check(self, maps: Sequence[np.ndarray | None], score: Any, batch: Batch) -> None:
+        finite = all(each is None or bool(np.isfinite(each).all()) for each in maps)
+        if self.bias == "absorb" or finite:
+            super()._check(maps, score, batch)
+            return
+        raise ValueError(
+            "Expected shares of relevance that stay finite. Received: NaN or infinity, with "
+            f"bias={self.bias!r}: sums that are small without their bias hand out more than they "
+            "got, layer after layer. Take a rule of positive shares, such as EpsilonPlus(), a "
+            "larger epsilon, or bias='absorb'."
+        )
 
     def for_pass(self, rows: int) -> LRP:
         """This method as a compiled pass keeps it, with the rules that are registered now."""
