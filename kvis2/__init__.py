@@ -49,7 +49,16 @@ from kvis2.explainers import (
     VarGrad,
     XGradCAM,
 )
-from kvis2.inspection import Description, activations, describe, kernel_sheet, kernels, top_patches
+from kvis2.inspection import (
+    Concepts,
+    Description,
+    activations,
+    craft,
+    describe,
+    kernel_sheet,
+    kernels,
+    top_patches,
+)
 from kvis2.lrp import LRP
 from kvis2.models import DeconvReLU, GuidedReLU, LibraGrad, LinearOutput, TokenGrid, token_grid
 from kvis2.scores import (
@@ -82,6 +91,7 @@ __all__ = [
     "BlurIG",
     "CategoricalScore",
     "ClassActivationMap",
+    "Concepts",
     "ContrastScore",
     "DeconvReLU",
     "DeepDream",
@@ -132,6 +142,7 @@ __all__ = [
     "XGradCAM",
     "__version__",
     "activations",
+    "craft",
     "describe",
     "images",
     "kernel_sheet",
