@@ -115,6 +115,7 @@ def opti_cam(
     score: Callable[[Array], Array],
     steps: int,
     learning_rate: float,
+    match: bool = False,
 ) -> Array:
     """Zhang 2024: Adam on the logits of the channels' weights, gradients by central differences.
 
@@ -124,6 +125,7 @@ def opti_cam(
         score: Images -> the score of each sample, `(samples,)`.
         steps: Number of steps.
         learning_rate: Their size.
+        match: Whether the score of the image as it is is aimed at, and not the highest.
     """
 
     def map_of(logits: Array) -> Array:
@@ -131,7 +133,8 @@ def opti_cam(
 
     def objective(logits: Array) -> Array:
         masks = normalize(resize(map_of(logits), images.shape[1:3]), "minmax")
-        return score(images * masks[..., None])
+        shown = score(images * masks[..., None])
+        return -np.abs(score(images) - shown) if match else shown
 
     logits = np.zeros((len(images), activations.shape[-1]))
     first, second = np.zeros_like(logits), np.zeros_like(logits)

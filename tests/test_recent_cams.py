@@ -160,22 +160,28 @@ def test_rest_score_needs_the_score_before_the_softmax(case):
 # -- Opti-CAM -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", ["conv1", "conv2"])
-def test_opti_cam_is_the_papers_equation(case, layer):
+@pytest.mark.parametrize(
+    ("layer", "objective"), [("conv1", "maximum"), ("conv2", "maximum"), ("conv1", "match")]
+)
+def test_opti_cam_is_the_papers_equation(case, layer, objective):
     activations = getattr(case.values, layer)
     images = case.images.astype(float)
-    expected = references.opti_cam(images, activations, case.logit, steps=4, learning_rate=0.3)
+    few = {"steps": 4, "learning_rate": 0.3}
+    expected = references.opti_cam(
+        images, activations, case.logit, match=objective == "match", **few
+    )
     start = references.opti_cam(images, activations, case.logit, steps=0, learning_rate=0.3)
     assert np.abs(expected - start).max() > 0.1 * expected.max()
-    explainer = OptiCAM(case.model, layer, steps=4, learning_rate=0.3, batch_size=2, **RAW)
+    explainer = OptiCAM(case.model, layer, objective=objective, batch_size=2, **few, **RAW)
     assert_same(explainer(case.classes, case.images), expected, relative=5e-3)
 
 
 def test_opti_cam_raises_the_score_of_what_it_shows(case):
     def shown(steps):
-        maps = OptiCAM(case.model, "conv1", steps=steps, normalize="minmax")(
-            case.classes, case.images
+        explainer = OptiCAM(
+            case.model, "conv1", steps=steps, objective="maximum", normalize="minmax"
         )
+        maps = explainer(case.classes, case.images)
         return case.logit(case.images * maps[..., None])
 
     assert (shown(60) > shown(1)).all()
@@ -186,6 +192,8 @@ def test_opti_cam_of_no_steps_is_refused(case):
         OptiCAM(case.model, steps=0)
     with pytest.raises(ValueError, match="`learning_rate` above 0"):
         OptiCAM(case.model, learning_rate=0)
+    with pytest.raises(ValueError, match="'match' or 'maximum'"):
+        OptiCAM(case.model, objective="most")
 
 
 # -- FEM ------------------------------------------------------------------------------------------

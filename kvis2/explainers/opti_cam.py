@@ -15,18 +15,20 @@ from kvis2.types import LayerReference, Tensors
 
 
 class OptiCAM(ClassActivationMap):
-    r"""Opti-CAM: the weights whose map shows the model what raises the score most.
+    r"""Opti-CAM: the weights whose map shows the model what its score needs.
 
-    `map = sum_k w_k A_k`, `w = softmax(u)`, `u = argmax score(x * minmax(upsampled map))`, found
-    for each image by Adam from equal weights: Score-CAM's masks with the weights of Grad-CAM's
-    cost, each step a forward and a backward pass. It can find masks that no object explains, and
-    ReLUs of the layer that are off stay off: the map is where some channels are active.
+    `map = sum_k w_k A_k`, `w = softmax(u)`, `u` the best by `objective`, which is asked of
+    `score(x * minmax(upsampled map))`; found for each image by Adam from equal weights. Each step
+    costs a forward and a backward pass. It can find masks that no object explains.
 
     Args:
         model: Any built Keras model.
         layer: The layer whose activations are weighted; by default the last spatial one.
         steps: Number of steps; the paper takes 100.
         learning_rate: Size of the steps; the paper takes 0.1.
+        objective: "maximum" raises the score of what is shown, the paper's equation; "match"
+            brings it to the score of the whole image, `-|score(x) - score(x * mask)|`, the default
+            of the authors' code, which leaves less to masks that only fool the model.
         **options: As for `kvis2.Explainer`.
 
     References:
@@ -44,6 +46,7 @@ class OptiCAM(ClassActivationMap):
         *,
         steps: int = 100,
         learning_rate: float = 0.1,
+        objective: str = "match",
         **options: Any,
     ) -> None:
         super().__init__(model, layer, **options)
@@ -56,7 +59,13 @@ class OptiCAM(ClassActivationMap):
                 f"Expected `learning_rate` above 0. Received: {learning_rate!r}. "
                 "The paper takes 0.1."
             )
+        if objective not in ("match", "maximum"):
+            raise ValueError(
+                f"Expected `objective` to be 'match' or 'maximum'. Received: {objective!r}. "
+                "The paper's equation is 'maximum', its code's default 'match'."
+            )
         self.steps = steps
+        self.objective = objective
         self.learning_rate = np.asarray(learning_rate, np.float32)
 
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
@@ -68,7 +77,7 @@ class OptiCAM(ClassActivationMap):
                 f"{kinds}. Use ScoreCAM, GradCAM or LayerCAM."
             )
         score = probe.fixed(score, inputs)
-        activations, _ = probe.activations(score, inputs)
+        activations, own = probe.activations(score, inputs)
         rank = activations.shape.rank - 2
         masks = [
             mask_of(rank, probe, inputs, i) if feeds(x, probe, inputs) else None
@@ -85,7 +94,10 @@ class OptiCAM(ClassActivationMap):
                 x if mask is None else seen_through(mask(found), x)
                 for x, mask in zip(inputs, masks, strict=True)
             ]
-            return tf.reduce_sum(probe.scores(score, seen)), None
+            shown = probe.scores(score, seen)
+            if self.objective == "match":
+                shown = -tf.abs(own - shown)
+            return tf.reduce_sum(shown), None
 
         def step(number: tf.Tensor, logits: tf.Tensor, *moments: tf.Tensor) -> tuple[Any, ...]:
             _, (gradient,) = probe.gradients(objective, [logits])
