@@ -78,6 +78,7 @@ def test_layer_cam_of_the_best_box_of_a_class_over_three_scales(model, images):
     assert_same(maps, np.array(expected))
 
 
+@pytest.mark.slow
 def test_layer_cam_of_a_box_of_ones_own_for_each_image(model, images):
     boxes, label = [5, 8 * 12 + 3], 2  # One of the fine scale, one of the middle.
     one_box = np.eye(8 * 12 + 4 * 6 + 2 * 3)[boxes]

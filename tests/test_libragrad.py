@@ -92,6 +92,7 @@ def test_the_gradient_is_that_of_the_network_with_its_gates_held(model, images):
     assert np.abs(plain - expected).max() > 0.1 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_input_times_gradient_of_a_transformer_adds_up(model, images):
     """Every bias's share and the input's add up to the logit: the paper's axiom."""
     linear = without_biases(model)
@@ -127,7 +128,12 @@ class GatedHead(keras.layers.Layer):
         return x * tf.sigmoid(tf.reduce_mean(x, axis=1, keepdims=True) @ self.gate)
 
 
-@pytest.mark.parametrize("kind", ["operations", "silu", "mish", "hard_silu", "gelu", "relu"])
+_MORE = ("silu", "mish", "hard_silu", "relu")
+
+
+@pytest.mark.parametrize(
+    "kind", ["operations", "gelu", *(pytest.param(each, marks=pytest.mark.slow) for each in _MORE)]
+)
 def test_input_times_gradient_adds_up_without_biases(kind):
     """Completeness needs no equation: every gate must be found, and every product halved."""
     inputs = keras.Input((6, 5))

@@ -168,6 +168,7 @@ def test_the_maps_of_all_channels_add_up_to_the_plain_map(case):
     assert_same(pair, each[0] + each[3], relative=1e-3)
 
 
+@pytest.mark.slow
 def test_two_layers_are_one_condition_after_the_other(case):
     """The sum over the lower layer's channels is the map of the upper one's."""
     parts = [

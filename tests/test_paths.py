@@ -41,7 +41,7 @@ def slow_idgi(case, baseline, steps):
     return found
 
 
-@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("batch_size", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_idgi_is_the_papers_equation(case, batch_size):
     images = case.images.astype(np.float64)
     expected = slow_idgi(case._replace(images=images), 0.2, 7)
@@ -50,6 +50,7 @@ def test_idgi_is_the_papers_equation(case, batch_size):
     assert (explainer.completeness_gap < 1e-4).all()  # Whatever the number of steps.
 
 
+@pytest.mark.slow
 def test_idgi_of_several_baselines_is_their_mean(case):
     each = [
         IDGI(case.model, baseline=level, steps=3, **CHANNELS)(case.classes, case.images)
@@ -89,7 +90,7 @@ def test_integrated_gradients_at_a_layer_are_those_of_captum(case, of_layers):
     assert_same(explainer(case.classes, of_layers["images"]), of_layers["layer_ig"], relative=1e-3)
 
 
-@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("batch_size", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_conductance_is_that_of_captum(case, of_layers, batch_size):
     """Captum with 2000 steps: both are sums for one integral."""
     options = {"baseline": 0.2, "steps": 100, "batch_size": batch_size, **CHANNELS}
@@ -136,6 +137,7 @@ def test_guided_ig_is_that_of_pair_saliency(case, goldens, golden, options):
     assert_same(maps, goldens[golden], relative=1e-3)
 
 
+@pytest.mark.slow
 def test_guided_ig_on_the_straight_line_is_integrated_gradients(case):
     straight = GuidedIG(case.model, steps=200, max_distance=0.0, **CHANNELS)
     expected = references.integrated_gradients(
@@ -165,12 +167,13 @@ def test_guided_ig_moves_all_inputs_together():
 # -- Blur integrated gradients --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("batch_size", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_blur_ig_is_that_of_pair_saliency(case, goldens, batch_size):
     explainer = BlurIG(case.model, max_deviation=3, steps=20, batch_size=batch_size, **CHANNELS)
     assert_same(explainer(case.classes, goldens["images"]), goldens["blur"], relative=1e-3)
 
 
+@pytest.mark.slow
 def test_blur_ig_adds_up_with_many_steps(case):
     explainer = BlurIG(case.model, max_deviation=3, steps=400, **CHANNELS)
     total = explainer(case.classes, case.images).sum(axis=(1, 2, 3))
@@ -179,6 +182,7 @@ def test_blur_ig_adds_up_with_many_steps(case):
     assert np.abs(total - integrated.sum(axis=(1, 2, 3))).max() > 0.01  # Another baseline.
 
 
+@pytest.mark.slow
 def test_blur_ig_takes_the_papers_share_of_the_longest_side(case):
     own = BlurIG(case.model, steps=5, **CHANNELS)(case.classes, case.images)
     same = BlurIG(case.model, steps=5, max_deviation=9 * 50 / 224, **CHANNELS)

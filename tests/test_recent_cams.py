@@ -122,6 +122,7 @@ def test_shapley_cam_is_that_of_pytorch_grad_cam(goldens, kind):
     assert np.abs(as_the_peer_scales(plain) - goldens[f"shapley_{kind}"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_curvature_by_central_differences_of_the_gradient():
     """`H A` of the softplus net, at every position and channel."""
     model = softplus_net()
@@ -161,7 +162,12 @@ def test_rest_score_needs_the_score_before_the_softmax(case):
 
 
 @pytest.mark.parametrize(
-    ("layer", "objective"), [("conv1", "maximum"), ("conv2", "maximum"), ("conv1", "match")]
+    ("layer", "objective"),
+    [
+        ("conv1", "maximum"),
+        pytest.param("conv2", "maximum", marks=pytest.mark.slow),
+        ("conv1", "match"),
+    ],
 )
 def test_opti_cam_is_the_papers_equation(case, layer, objective):
     activations = getattr(case.values, layer)
@@ -176,6 +182,7 @@ def test_opti_cam_is_the_papers_equation(case, layer, objective):
     assert_same(explainer(case.classes, case.images), expected, relative=5e-3)
 
 
+@pytest.mark.slow
 def test_opti_cam_raises_the_score_of_what_it_shows(case):
     def shown(steps):
         explainer = OptiCAM(

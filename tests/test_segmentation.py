@@ -10,6 +10,8 @@ from references import assert_same
 import kvis2
 from kvis2 import GradCAM, HiResCAM, Saliency, SegmentationScore, SegXResCAM
 from kvis2.metrics import Deletion
+from kvis2.metrics.explained import definite
+from kvis2.models import Batch
 from kvis2.scores import Shows, as_scores
 
 RAW = {"normalize": False, "resize": False}
@@ -73,7 +75,14 @@ def regions(logits, classes):
 
 
 @pytest.mark.filterwarnings("ignore:.*found no evidence")  # The ReLU leaves nothing of one.
-@pytest.mark.parametrize("region", ["object", "single", "all", "drawn"])
+@pytest.mark.parametrize(
+    "region",
+    [
+        "object",
+        "single",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("all", "drawn")),
+    ],
+)
 def test_seg_grad_cam_and_seg_xres_cam_of_a_unet_in_closed_form(model, images, region):
     classes = [0, 2, 1]
     bottleneck, logits, kernel = read(model, images)
@@ -98,6 +107,7 @@ def test_seg_grad_cam_and_seg_xres_cam_of_a_unet_in_closed_form(model, images, r
         assert_same(explainer(score, images), expected)
 
 
+@pytest.mark.slow
 def test_seg_xres_cam_lies_between_hires_cam_and_grad_cam(model, images):
     score = SegmentationScore(1, "object")
     single = SegXResCAM(model, "bottleneck", pool_size=1, **RAW)(score, images)
@@ -106,6 +116,7 @@ def test_seg_xres_cam_lies_between_hires_cam_and_grad_cam(model, images):
     assert_same(whole, GradCAM(model, "bottleneck", **RAW)(score, images))
 
 
+@pytest.mark.slow
 def test_methods_without_gradients_keep_the_region_of_the_input_as_it_is(model, images):
     """ScoreCAM sees masked images, in which another region would be predicted."""
     logits = read(model, images)[1]
@@ -199,6 +210,16 @@ def test_wrong_argument(make, said):
 def test_a_classifier_has_no_region(small_model):
     with pytest.raises(ValueError, match=r"a segmentation.*Use CategoricalScore"):
         GradCAM(small_model)(SegmentationScore(1, "object"), np.zeros((1, 16, 12, 3), np.float32))
+
+
+def test_a_score_is_made_definite_for_measures_of_explainers(model, images):
+    predicted = read(model, images)[1].argmax(axis=-1)
+    batch = Batch(model, images)
+    score = definite(Saliency(model), as_scores(SegmentationScore(1, "object"), 3), batch)
+    np.testing.assert_array_equal(score.mask, predicted == 1)
+    assert score.choices == ()
+    finer = definite(Saliency(unet()), as_scores(kvis2.FinerScore(), 3), batch)
+    assert finer.compared.shape == (3, 3)
 
 
 def test_measures_keep_the_region_of_the_input(model, images):
