@@ -163,12 +163,10 @@ class _Ways(NamedTuple):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The places and the attributions after one step."""
         alpha = (number + 1.0) / self.steps
-        low = self._at(tf.maximum(alpha - self.max_distance, 0.0))
-        highest = tf.minimum(alpha + self.max_distance, 1.0)
-        high = self._at(highest)
+        lowest, far = tf.maximum(alpha - self.max_distance, 0.0), tf.constant(math.inf, tf.float64)
+        low, high = self._at(lowest), self._at(tf.minimum(alpha + self.max_distance, 1.0))
         whole = self.end - self.start
         goal = tf.reduce_sum(tf.abs(whole), 1) * (1.0 - alpha)
-        lowest, far = tf.maximum(alpha - self.max_distance, 0.0), tf.constant(math.inf, tf.float64)
 
         def move(
             place: tf.Tensor, found: tf.Tensor, ranked: tf.Tensor, done: tf.Tensor

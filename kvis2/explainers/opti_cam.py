@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,12 +71,7 @@ class OptiCAM(ClassActivationMap):
 
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map after the last step."""
-        if not any(each.dtype.is_floating for each in inputs):
-            kinds = ", ".join(each.dtype.name for each in inputs)
-            raise ValueError(
-                "Expected an input of floating numbers, to be masked by degrees. Received: "
-                f"{kinds}. Use ScoreCAM, GradCAM or LayerCAM."
-            )
+        _check_floats(inputs)
         score = probe.fixed(score, inputs)
         activations, own = probe.activations(score, inputs)
         rank = activations.shape.rank - 2
@@ -101,16 +97,13 @@ class OptiCAM(ClassActivationMap):
 
         def step(number: tf.Tensor, logits: tf.Tensor, *moments: tf.Tensor) -> tuple[Any, ...]:
             _, (gradient,) = probe.gradients(objective, [logits])
-            first = 0.9 * moments[0] + 0.1 * gradient
-            second = 0.999 * moments[1] + 0.001 * tf.square(gradient)
-            time = tf.cast(number + 1, tf.float32)
-            move = (first / (1.0 - 0.9**time)) / (tf.sqrt(second / (1.0 - 0.999**time)) + 1e-8)
+            move, *kept = _adam_move(gradient, number, moments)
             logits += self.learning_rate * move
             done = number + 1
             if self.settings.verbose:
                 with tf.control_dependencies([logits]):
                     done = reported(done, self.steps)
-            return done, logits, first, second
+            return done, logits, *kept
 
         zeros = tf.zeros_like(tf.reduce_mean(activations, list(range(1, rank + 1))))
         logits = tf.while_loop(
@@ -120,3 +113,24 @@ class OptiCAM(ClassActivationMap):
             parallel_iterations=1,
         )[1]
         return placed(map_of(logits), probe, inputs, self.settings.resize)
+
+
+def _check_floats(inputs: Tensors) -> None:
+    """Raise for inputs that no mask can be applied to by degrees."""
+    if not any(each.dtype.is_floating for each in inputs):
+        kinds = ", ".join(each.dtype.name for each in inputs)
+        raise ValueError(
+            "Expected an input of floating numbers, to be masked by degrees. Received: "
+            f"{kinds}. Use ScoreCAM, GradCAM or LayerCAM."
+        )
+
+
+def _adam_move(
+    gradient: tf.Tensor, number: tf.Tensor, moments: Sequence[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The direction of a step of Adam, and its two moments."""
+    first = 0.9 * moments[0] + 0.1 * gradient
+    second = 0.999 * moments[1] + 0.001 * tf.square(gradient)
+    time = tf.cast(number + 1, tf.float32)
+    move = (first / (1.0 - 0.9**time)) / (tf.sqrt(second / (1.0 - 0.999**time)) + 1e-8)
+    return move, first, second

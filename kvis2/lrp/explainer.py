@@ -106,21 +106,7 @@ class LRP(Attribution):
         **options: Any,
     ) -> None:
         super().__init__(model, layer, reduce=reduce, keepdims=keepdims, **options)
-        if composite is not None and not isinstance(composite, Composite):
-            raise TypeError(
-                f"Expected a composite such as EpsilonPlus(). Received: {composite!r}. "
-                "One rule for all layers is Composite(rule, rule)."
-            )
-        if start not in _STARTS:
-            raise ValueError(
-                f"Expected `start` to be one of {', '.join(map(repr, _STARTS))}. "
-                f"Received: {start!r}. 'score' starts with the score itself."
-            )
-        if bias not in _BIASES:
-            raise ValueError(
-                f"Expected `bias` to be one of {', '.join(map(repr, _BIASES))}. "
-                f"Received: {bias!r}. 'absorb' lets biases keep their share."
-            )
+        _check_options(composite, start, bias)
         wrong = [type(each).__name__ for each in self.settings.modifiers if each.gradients()]
         if wrong:
             raise ValueError(
@@ -213,6 +199,25 @@ class LRP(Attribution):
         (relevance,) = attributions
         assert relevance is not None
         return [relevance if feeds(each, probe, inputs) else None for each in inputs]
+
+
+def _check_options(composite: Composite | None, start: str, bias: str) -> None:
+    """Raise for options that LRP does not have."""
+    if composite is not None and not isinstance(composite, Composite):
+        raise TypeError(
+            f"Expected a composite such as EpsilonPlus(). Received: {composite!r}. "
+            "One rule for all layers is Composite(rule, rule)."
+        )
+    if start not in _STARTS:
+        raise ValueError(
+            f"Expected `start` to be one of {', '.join(map(repr, _STARTS))}. "
+            f"Received: {start!r}. 'score' starts with the score itself."
+        )
+    if bias not in _BIASES:
+        raise ValueError(
+            f"Expected `bias` to be one of {', '.join(map(repr, _BIASES))}. "
+            f"Received: {bias!r}. 'absorb' lets biases keep their share."
+        )
 
 
 def _conditions(
