@@ -99,6 +99,11 @@ def methods(model: keras.Model, grey: float, quick: bool) -> list[Method]:
         cam("Ablation-CAM", kvis2.AblationCAM(model, **few)),
         cam("Eigen-CAM", kvis2.EigenCAM(model)),
         cam("Eigen-Grad-CAM", kvis2.EigenGradCAM(model)),
+        cam("Recipro-CAM", kvis2.ReciproCAM(model)),
+        cam("ShapleyCAM", kvis2.ShapleyCAM(model)),
+        cam("Opti-CAM", kvis2.OptiCAM(model, steps=20 if quick else 100)),
+        cam("FEM", kvis2.FEM(model)),
+        cam("Seg-XRes-CAM", kvis2.SegXResCAM(model)),
         cam("FullGrad", kvis2.FullGrad(model)),
         cam("Occlusion", kvis2.Occlusion(model, value=grey, window=40, stride=20 if quick else 14)),
         cam("RISE", kvis2.RISE(model, value=grey, samples=masks)),
@@ -116,6 +121,10 @@ def methods(model: keras.Model, grey: float, quick: bool) -> list[Method]:
             "Expected gradients",
             kvis2.ExpectedGradients(model, baseline=[0.0, grey, 2 * grey], samples=2 * samples),
         ),
+        pixels("IDGI", kvis2.IDGI(model, baseline="blur", steps=10 if quick else 30)),
+        pixels("Guided IG", kvis2.GuidedIG(model, baseline=grey, steps=10 if quick else 50)),
+        pixels("Blur IG", kvis2.BlurIG(model, steps=10 if quick else 50)),
+        cam("Layer conductance", kvis2.LayerConductance(model, steps=10 if quick else 30)),
         pixels("LRP", kvis2.LRP(model)),
     ]
 

@@ -23,6 +23,11 @@ EXPLAINERS = {
     "EigenGradCAM": kvis2.EigenGradCAM,
     "ScoreCAM": functools.partial(kvis2.ScoreCAM, max_channels=3),
     "AblationCAM": functools.partial(kvis2.AblationCAM, max_channels=3),
+    "SegXResCAM": kvis2.SegXResCAM,
+    "ReciproCAM": kvis2.ReciproCAM,
+    "ShapleyCAM": kvis2.ShapleyCAM,
+    "OptiCAM": functools.partial(kvis2.OptiCAM, steps=3),
+    "FEM": kvis2.FEM,
     "FullGrad": kvis2.FullGrad,
     "Saliency": kvis2.Saliency,
     "GuidedGradCAM": kvis2.GuidedGradCAM,
@@ -32,15 +37,20 @@ EXPLAINERS = {
     "InputXGradient": kvis2.InputXGradient,
     "IntegratedGradients": functools.partial(kvis2.IntegratedGradients, steps=3),
     "ExpectedGradients": functools.partial(kvis2.ExpectedGradients, baseline=[0.0, 0.5], samples=4),
+    "IDGI": functools.partial(kvis2.IDGI, steps=3),
+    "LayerConductance": functools.partial(kvis2.LayerConductance, steps=3),
+    "GuidedIG": functools.partial(kvis2.GuidedIG, steps=3),
+    "BlurIG": functools.partial(kvis2.BlurIG, steps=3),
     "LRP": kvis2.LRP,
     "Occlusion": kvis2.Occlusion,
     "RISE": functools.partial(kvis2.RISE, samples=8),
     "ExtremalMask": functools.partial(kvis2.ExtremalMask, steps=3, cells=3),
     "AttentionRollout": kvis2.AttentionRollout,
     "GradientAttentionRollout": kvis2.GradientAttentionRollout,
+    "LeGrad": kvis2.LeGrad,
 }
 
-OF_TRANSFORMERS = {"AttentionRollout", "GradientAttentionRollout"}
+OF_TRANSFORMERS = {"AttentionRollout", "GradientAttentionRollout", "LeGrad"}
 """Explainers of models with attention layers alone."""
 
 

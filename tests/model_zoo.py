@@ -291,7 +291,9 @@ def time_distributed() -> Example:
         maps=(2, *SIZE),
         layer="every/frames/late",
         like="TimeDistributed, layer by layer",
-        refused={"AblationCAM": r"outside of a TimeDistributed.*such as GradCAM"},
+        refused=dict.fromkeys(
+            ("AblationCAM", "ReciproCAM"), r"outside of a TimeDistributed.*such as GradCAM"
+        ),
     )
 
 
@@ -423,6 +425,7 @@ def vision_transformer() -> Example:
     options = {"layer": "norm1", "reshape": token_grid(class_token=True)}
     refused = {
         "ScoreCAM": r"all evidence at 'norm1' is against",
+        "OptiCAM": r"all evidence at 'norm1' is against",
         "CAM": r"only global average pooling",
         "GuidedGradCAM": r"at least one relu",
     }
@@ -590,13 +593,22 @@ def uint8_array() -> Example:
 
 def _not_differentiable(dtype: str, layer: str, layer_named: bool = False) -> dict[str, str]:
     """What explainers say of integers: there is no gradient with respect to them."""
-    methods = ["FullGrad", "GuidedGradCAM"]
+    methods = ["FullGrad", "GuidedGradCAM", "GuidedIG"]
     if not layer_named:
-        methods += ["Saliency", "InputXGradient", "IntegratedGradients", "ExpectedGradients"]
+        methods += [
+            "IDGI",
+            "Saliency",
+            "InputXGradient",
+            "IntegratedGradients",
+            "ExpectedGradients",
+        ]
         methods += ["LRP", "VarGrad"]
     noisy = ("SmoothGrad", "SmoothGradSquared", "VarGrad", "SmoothGradCAMPlusPlus")
     return {
         **dict.fromkeys(noisy, r"to add noise to"),
+        "BlurIG": r"to blur, of floats",
+        "LayerConductance": r"an input of floats, to lay a line to",
+        "OptiCAM": r"to be masked by degrees",
         **dict.fromkeys(methods, rf"inputs of type {dtype}.*`layer='{layer}'`"),
         "ExtremalMask": r"to be mixed with what hides it",
     }
@@ -617,6 +629,7 @@ def declared_uint8_layer_named() -> Example:
     example = declared_uint8()
     refused = _not_differentiable("uint8", "rescaling", layer_named=True)
     refused["CAM"] = r"only global average pooling"
+    refused["FEM"] = r"so far above the mean of its channel"
     return Example(example.model, example.inputs, options={"layer": "rescaling"}, refused=refused)
 
 
@@ -730,6 +743,7 @@ def tokens() -> Example:
 def tokens_at_embedding() -> Example:
     refused = {
         **_not_differentiable("int32", "embedding", layer_named=True),
+        "FEM": r"so far above the mean of its channel",
         "ScoreCAM": r"can be masked",
         "CAM": r"only global average pooling",
     }
@@ -782,7 +796,7 @@ def channels_first() -> Example:
 def compiled_by_xla() -> Example:
     example = functional()
     loops = ("SmoothGrad", "SmoothGradSquared", "VarGrad", "SmoothGradCAMPlusPlus")
-    loops += ("Occlusion", "RISE", "IntegratedGradients", "ExpectedGradients")
+    loops += ("Occlusion", "RISE", "IntegratedGradients", "ExpectedGradients", "IDGI", "BlurIG")
     refused = dict.fromkeys(loops, r"that XLA can compile")
     return dressed(example.model, options={"jit_compile": True}, layer="late", refused=refused)
 
@@ -809,6 +823,7 @@ def numpy_inside() -> Example:
     model.compile(run_eagerly=True, loss="mse")
     refused = {
         "LRP": r"that can be traced into a graph, for LRP",
+        "ShapleyCAM": r"that can be traced into a graph, for second derivatives",
         "GuidedGradCAM": r"that can be traced into a graph, to change the gradient",
     }
     return dressed(model, layer="late", refused=refused)

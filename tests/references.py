@@ -99,6 +99,91 @@ def hires_cam(activations: Array, gradients: Array) -> Array:
     return (activations * gradients).sum(axis=-1)
 
 
+def seg_xres_cam(activations: Array, gradients: Array, size: int, pooling: str) -> Array:
+    """Hasany 2023: `ReLU(sum_k P(G_k) A_k)`, `P` the maximum or mean of each block of positions."""
+    weights = np.zeros_like(gradients)
+    for n, y, x, k in np.ndindex(gradients.shape):
+        top, left = y - y % size, x - x % size
+        block = gradients[n, top : top + size, left : left + size, k]
+        weights[n, y, x, k] = block.max() if pooling == "max" else block.mean()
+    return relu((weights * activations).sum(axis=-1))
+
+
+def opti_cam(
+    images: Array,
+    activations: Array,
+    score: Callable[[Array], Array],
+    steps: int,
+    learning_rate: float,
+    match: bool = False,
+) -> Array:
+    """Zhang 2024: Adam on the logits of the channels' weights, gradients by central differences.
+
+    Args:
+        images: `(samples, height, width, channels)`.
+        activations: The layer's output.
+        score: Images -> the score of each sample, `(samples,)`.
+        steps: Number of steps.
+        learning_rate: Their size.
+        match: Whether the score of the image as it is is aimed at, and not the highest.
+    """
+
+    def map_of(logits: Array) -> Array:
+        return relu(weighted_sum(softmax(logits), activations))
+
+    def objective(logits: Array) -> Array:
+        masks = normalize(resize(map_of(logits), images.shape[1:3]), "minmax")
+        shown = score(images * masks[..., None])
+        return -np.abs(score(images) - shown) if match else shown
+
+    logits = np.zeros((len(images), activations.shape[-1]))
+    first, second = np.zeros_like(logits), np.zeros_like(logits)
+    for number in range(1, steps + 1):
+        gradient = np.zeros_like(logits)
+        for k in range(logits.shape[1]):
+            step = 1e-5 * np.eye(logits.shape[1])[k]
+            gradient[:, k] = (objective(logits + step) - objective(logits - step)) / 2e-5
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        move = first / (1 - 0.9**number) / (np.sqrt(second / (1 - 0.999**number)) + 1e-8)
+        logits = logits + learning_rate * move
+    return map_of(logits)
+
+
+def fem(activations: Array, deviations: float = 2.0) -> Array:
+    """Fuad 2020: `sum_k mu_k [A_k > mu_k + 2 sigma_k]`."""
+    maps = np.zeros(activations.shape[:-1])
+    for n, sample in enumerate(activations):
+        for k in range(sample.shape[-1]):
+            channel = sample[..., k]
+            far = channel > channel.mean() + deviations * channel.std()
+            maps[n] += channel.mean() * far
+    return maps
+
+
+def recipro_cam(
+    activations: Array, score: Callable[[Array], Array], gaussian: bool = True
+) -> Array:
+    """Byun 2024: `score(A * m_ij)` for every position, `m_ij` a 3 x 3 Gaussian or ij alone.
+
+    Args:
+        activations: The layer's output.
+        score: Activations of the layer -> probability of each sample's class, `(samples,)`.
+        gaussian: Whether the neighbours are shown as well.
+    """
+    kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+    samples, height, width, _ = activations.shape
+    maps = np.zeros((samples, height, width))
+    for y, x in np.ndindex(height, width):
+        mask = np.zeros((height + 2, width + 2))
+        if gaussian:
+            mask[y : y + 3, x : x + 3] = kernel
+        else:
+            mask[y + 1, x + 1] = 1
+        maps[:, y, x] = score(activations * mask[1:-1, 1:-1, None])
+    return maps
+
+
 def first_projection(features: Array) -> Array:
     """Each sample's `(positions, channels)` matrix times its first right singular vector.
 

@@ -1,5 +1,7 @@
 """Attention rollout against a transformer whose attention is written out in NumPy."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import references
 from references import assert_same
 from scipy.special import erf
 
-from kvis2.explainers import AttentionRollout, GradientAttentionRollout
+from kvis2.explainers import AttentionRollout, GradientAttentionRollout, LeGrad
 from kvis2.models import token_grid
 
 TOKENS, WIDTH, HEADS, LAYERS = 6, 4, 2, 2
@@ -152,8 +154,8 @@ def vit(size=(12, 12, 3), patch=4, width=8, heads=4, blocks=3):
     return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="head")(x[:, 0]))
 
 
-def vit_by_hand(model, images, change=None):
-    """`forward` for `vit`: logits and attention matrices in NumPy."""
+def vit_by_hand(model, images, change=None, blocks=None):
+    """`forward` for `vit`: logits (after the first `blocks` alone) and matrices in NumPy."""
 
     def weights(name):
         return [w.astype(np.float64) for w in model.get_layer(name).get_weights()]
@@ -177,7 +179,7 @@ def vit_by_hand(model, images, change=None):
     x = np.concatenate([np.repeat(token, samples, axis=0), x], axis=1) + positions
     matrices = []
     layers = [each for each in model.layers if isinstance(each, keras.layers.MultiHeadAttention)]
-    for n in range(len(layers)):
+    for n in range(blocks or len(layers)):
         changed = change[1] if change is not None and change[0] == n else 0.0
         attended, attention = attend(
             norm(x, f"before_attention{n}"), weights(f"attention{n}"), changed
@@ -222,6 +224,35 @@ def test_gradients_weigh_the_attention_of_a_vision_transformer(realistic, pictur
     assert expected.max() > 1e-3
     maps = GradientAttentionRollout(realistic, **RAW)(classes, pictures)
     assert_same(maps, expected, relative=1e-3)
+
+
+@pytest.mark.parametrize("blocks", [None, pytest.param(2, marks=pytest.mark.slow)])
+def test_legrad_is_the_papers_equation(realistic, pictures, blocks):
+    """Central differences of what the head says after each block, by its attention's entries."""
+    classes = [2, 0]
+    layers = []
+    for block in range(3)[-(blocks or 3) :]:
+        after = functools.partial(vit_by_hand, blocks=block + 1)
+        slopes = gradients(realistic, pictures, classes, after)[block]
+        layers.append(references.relu(slopes).mean(axis=(1, 2)))
+    expected = np.mean(layers, axis=0)[:, 1:].reshape(2, 3, 3)
+    for batch_size in (None, 1):
+        maps = LeGrad(realistic, blocks=blocks, batch_size=batch_size, **RAW)(classes, pictures)
+        assert_same(maps, expected, relative=2e-3)
+
+
+def test_legrad_takes_the_norm_that_is_named(realistic, pictures):
+    maps = LeGrad(realistic, norm="last_norm", **RAW)(1, pictures)
+    assert_same(maps, LeGrad(realistic, **RAW)(1, pictures))
+    with pytest.raises(ValueError, match=r"hand all tokens on through a normalisation"):
+        LeGrad(realistic, norm="before_mlp2")(1, pictures)
+
+
+def test_legrad_needs_a_normalisation(model, tokens):
+    with pytest.raises(ValueError, match="a normalisation after its last block"):
+        LeGrad(model)(1, tokens)
+    with pytest.raises(ValueError, match="`blocks` to be a positive int"):
+        LeGrad(model, blocks=0)
 
 
 def marked_patches(count, seed):

@@ -161,6 +161,59 @@ def test_smooth_grad_cam_plus_plus_with_the_noise_that_kvis2_draws(case):
         assert_same(explainer(case.classes, case.images), expected)
 
 
+# -- One weight for each time step ----------------------------------------------------------------
+
+
+def clip_model():
+    """A convolution of every frame, and a dense layer that weighs every place of every frame."""
+    frame = keras.Sequential(
+        [
+            keras.Input((5, 6, 2)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="frame_conv"),
+        ]
+    )
+    inputs = keras.Input((3, 5, 6, 2))
+    x = keras.layers.TimeDistributed(frame, name="every")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Flatten()(x)))
+    draw = np.random.default_rng(0)
+    model.set_weights([draw.normal(0, 0.5, w.shape) for w in model.get_weights()])
+    return model, frame, draw.normal(size=(2, 3, 5, 6, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("layer", ["every/sequential/frame_conv", "every"])
+@pytest.mark.parametrize(
+    ("method", "reference"),
+    [
+        (kvis2.GradCAM, references.grad_cam),
+        (XGradCAM, references.x_grad_cam),
+        (EigenCAM, lambda activations, gradients: references.eigen_cam(activations)),
+    ],
+)
+def test_per_step_every_frame_has_weights_of_its_own(method, reference, layer):
+    model, frame, clips = clip_model()
+    layer = layer.replace("sequential", frame.name)
+    frames = clips.reshape(6, 5, 6, 2)
+    activations = frame(frames).numpy().astype(float)
+    column = model.get_layer("head").get_weights()[0][:, 1].reshape(3, 3, 4, 4)
+    gradients = np.tile(column, (2, 1, 1, 1)).astype(float)
+    expected = reference(activations, gradients).reshape(2, 3, 3, 4)
+    maps = method(model, layer, per_step=True, **RAW)(1, clips)
+    assert_same(maps, expected)
+    if method is not EigenCAM:
+        over_time = method(model, layer, **RAW)(1, clips)
+        assert np.abs(over_time - expected).max() > 0.1 * expected.max()
+
+
+def test_per_step_needs_time_and_one_trace(case):
+    with pytest.raises(ValueError, match="weights come from one trace, for `per_step`"):
+        ScoreCAM(case.model, per_step=True)
+    inputs = keras.Input((9, 2))
+    x = keras.layers.Conv1D(3, 3, name="conv")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    with pytest.raises(ValueError, match="an axis of time before those of space"):
+        kvis2.GradCAM(model, "conv", per_step=True)(0, np.ones((1, 9, 2), np.float32))
+
+
 # -- LayerCAM's scaling and fusion ----------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from tiny_net import TinyNet
 
+import kvis2
 from kvis2.inspection import activations, kernel_sheet, kernels, receptive_field, top_patches
 
 
@@ -144,6 +145,38 @@ def test_the_strongest_patches_of_a_dataset(net, pictures, kind):
             rows, columns = (slice(*each) for each in patch.box)
             np.testing.assert_array_equal(patch.pixels, pictures[patch.image][rows, columns])
             assert patch.pixels.shape == (5, 5, 3)
+
+
+def test_patches_are_ranked_by_what_a_unit_does_for_a_class(net, pictures):
+    """By activation times gradient of class 2, written out in NumPy, and not by the activation."""
+    model = net.as_keras(8, 9)
+    values = net.forward(pictures).conv1
+    parts = (values * net.gradients(pictures, [2] * len(pictures)).conv1)[..., 0]
+    order = np.argsort(-parts.max(axis=(1, 2)))[:4]
+    assert parts.max(axis=(1, 2))[order].min() > 0
+    assert order.tolist() != np.argsort(-values[..., 0].max(axis=(1, 2)))[:4].tolist()
+
+    by = kvis2.InputXGradient(model, layer="conv1", keepdims=True)
+    found = top_patches(model, "conv1", 0, pictures, count=4, by=by, score=2)[0]
+
+    assert [each.image for each in found] == order.tolist()
+    for patch in found:
+        place = np.unravel_index(parts[patch.image].argmax(), parts.shape[1:])
+        assert patch.position == tuple(place)
+        assert patch.value == pytest.approx(parts[patch.image].max(), rel=1e-4)
+    relevance = kvis2.LRP(
+        model, kvis2.lrp.Composite(kvis2.lrp.Epsilon(0)), layer="conv1", keepdims=True
+    )
+    # LRP-0 is activation times gradient.
+    same = top_patches(model, "conv1", 0, pictures, count=4, by=relevance, score=2)[0]
+    assert [each.image for each in same] == order.tolist()
+
+
+def test_an_explainer_of_another_layer_ranks_no_patches(net, pictures):
+    model = net.as_keras(8, 9)
+    for by in (kvis2.Saliency(model, "conv2", keepdims=True), kvis2.Saliency(model, "conv1")):
+        with pytest.raises(ValueError, match="same model and layer that keeps the channels"):
+            top_patches(model, "conv1", 0, pictures, by=by)
 
 
 def test_a_dataset_is_not_kept(net, pictures):

@@ -28,6 +28,19 @@ def photograph(shared_data):
     return model, pixels[None], photo["objects"][0]["class"], mask
 
 
+def test_what_biases_do_to_the_sum_of_the_map(photograph):
+    """What docs/methods.md says of conserved relevance."""
+    model, images, label, _ = photograph
+    lost = {}
+    for bias in ("absorb", "ignore", "share"):
+        explainer = lrp.LRP(model, bias=bias, normalize=False)
+        explainer(label, images)
+        lost[bias] = explainer.conservation_error[0]
+    assert lost["absorb"] > 0.99
+    assert 0.85 < lost["ignore"] < 0.97
+    assert lost["share"] < 0.01
+
+
 @pytest.mark.parametrize(
     "composite", [lrp.EpsilonPlusFlat(), lrp.EpsilonGammaBox(-1.0, 1.0)], ids=["flat", "box"]
 )

@@ -36,7 +36,10 @@ REPRESENTATIVE = {*QUICK, "ScoreCAM"}
 """Explainers that the CI tries on every architecture of keras.applications; the others when the
 table is written anew."""
 
-INPUT_ONLY = {"FullGrad", "Occlusion", "RISE", "ExtremalMask", *OF_TRANSFORMERS}
+INPUT_ONLY = {
+    *("FullGrad", "Occlusion", "RISE", "ExtremalMask", "GuidedIG", "BlurIG"),
+    *OF_TRANSFORMERS,
+}
 """Explainers that take no layer."""
 NOISY = {"SmoothGrad", "SmoothGradSquared", "VarGrad"}
 """Explainers by the input that draw noise: other noise where the axes of an input are moved."""
@@ -45,6 +48,15 @@ KIN = {
     "CAM",
     "SmoothGradCAMPlusPlus",
     "EigenGradCAM",
+    "SegXResCAM",
+    "ShapleyCAM",
+    "OptiCAM",
+    "FEM",
+    "IDGI",
+    "GuidedIG",
+    "BlurIG",
+    "LayerConductance",
+    "LeGrad",
     "FullGrad",
     "GuidedGradCAM",
     "SmoothGradSquared",
@@ -154,6 +166,9 @@ def check_shapes(example, explainer, maps):
     watches_layer = explainer.layer is not None
     expected = example.cams if watches_layer and example.cams is not None else example.maps
     expected = _flat(expected if isinstance(expected, list | dict) else [expected])
+    if isinstance(explainer, kvis2.BlurIG):  # A vector has no space to blur.
+        ranks = [np.ndim(each) for each in _flat(structured(example.inputs))]
+        expected = [e if rank > 2 else None for e, rank in zip(expected, ranks, strict=True)]
     found = [None if each is None else each.shape[1:] for each in maps]
     assert found == expected
     for each in maps:

@@ -1,15 +1,25 @@
 """Scores on outputs written out by hand, and the sentences for those that do not fit."""
 
 import copy
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import references
 import tensorflow as tf
+from tiny_net import TinyNet
 
 from kvis2 import BinaryScore, CategoricalScore, GradCAM, Saliency, ScoreCAM
 from kvis2.models import ancestors
-from kvis2.scores import ContrastScore, RegressionScore, SegmentationScore, as_scores
+from kvis2.scores import (
+    ContrastScore,
+    FinerScore,
+    RegressionScore,
+    SegmentationScore,
+    Shows,
+    as_scores,
+)
 
 CLASSES = tf.constant([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
 MAPS = tf.reshape(tf.range(2 * 2 * 3 * 2, dtype=tf.float32), (2, 2, 3, 2))
@@ -166,3 +176,80 @@ class TestOneSigmoidUnit:
         positive = np.abs(maps).reshape(3, -1).max(1) > 0
         assert positive[0] != positive[1]
         assert positive[0] == positive[2]
+
+
+class TestFiner:
+    """Finer-CAM against pytorch-grad-cam 1.5.7, and its score by hand."""
+
+    @staticmethod
+    def by_hand(logits, own, nearest, alpha):
+        p = np.exp(logits) / np.exp(logits).sum()
+        others = [c for c in np.argsort(np.abs(logits - logits[own])) if c != own][:nearest]
+        mean = sum(p[c] * logits[c] for c in others) / sum(p[c] for c in others)
+        return logits[own] - alpha * mean
+
+    @pytest.mark.parametrize(("index", "nearest", "alpha"), [(4, 3, 1.0), (None, 2, 0.6)])
+    def test_score(self, index, nearest, alpha):
+        logits = np.random.default_rng(0).normal(size=(4, 6))
+        own = logits.argmax(axis=1) if index is None else [index] * 4
+        expected = [
+            self.by_hand(row, t, nearest, alpha) for row, t in zip(logits, own, strict=True)
+        ]
+        score = FinerScore(index, nearest, alpha)
+        np.testing.assert_allclose(score(tf.constant(logits, tf.float32)), expected, rtol=1e-5)
+
+    def test_of_probabilities_the_weights_are_the_probabilities(self):
+        p = np.array([[0.5, 0.3, 0.15, 0.05]])
+        expected = 0.5 - (0.3 * 0.3 + 0.15 * 0.15) / 0.45
+        score = FinerScore(0, nearest=2).fixed(tf.constant(p, tf.float32), Shows(True))
+        np.testing.assert_allclose(score(tf.constant(p, tf.float32)), [expected], rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("golden", "score"),
+        [
+            ("finer_predicted", FinerScore()),
+            ("finer_class_4", FinerScore(4)),
+            ("finer_alpha", FinerScore(1, nearest=2, alpha=0.6)),
+        ],
+    )
+    def test_grad_cam_of_it_is_finer_cam(self, golden, score):
+        goldens = np.load(Path(__file__).parent / "goldens" / "pytorch_grad_cam.npz")
+        model = TinyNet.random(3, classes=6).as_keras(7, 9)
+        found = GradCAM(model, "conv1", normalize=False, resize=False)(score, goldens["images"])
+        # The peer stretches a map to 0..1 before it is enlarged, and again after.
+        small = references.normalize(found, "minmax")
+        large = references.normalize(references.resize(small, (7, 9)), "minmax")
+        np.testing.assert_allclose(large, goldens[golden], atol=1e-4)
+
+    def test_no_comparison_is_the_class(self, small_model, images):
+        cam = GradCAM(small_model, normalize=False)
+        np.testing.assert_allclose(cam(FinerScore(2, alpha=0), images), cam(2, images), atol=1e-6)
+
+    def test_methods_without_gradients_keep_the_classes_of_the_input(self, small_model, images):
+        """Score-CAM's masked inputs have other classes near: they are not looked at."""
+        maps = ScoreCAM(small_model, "late", normalize=False)(FinerScore(1), images)
+        explainer = ScoreCAM(small_model, "late", normalize=False, batch_size=3)
+        np.testing.assert_allclose(maps, explainer(FinerScore(1), images), atol=1e-6)
+
+        probabilities = small_model(images).numpy()
+        compared = FinerScore(1).chosen(tf.constant(probabilities), Shows(True))["compared"]
+
+        def as_on_the_input(output):
+            values = tf.gather(output, compared[:1], axis=1, batch_dims=1)
+            shares = values[:, 1:] / tf.reduce_sum(values[:, 1:], axis=1, keepdims=True)
+            return values[:, 0] - tf.reduce_sum(shares * values[:, 1:], axis=1)
+
+        by_function = ScoreCAM(small_model, "late", normalize=False, batch_size=1)
+        np.testing.assert_allclose(maps[:1], by_function(as_on_the_input, images[:1]), atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda: FinerScore(1, nearest=0), "a positive int"),
+            (lambda: FinerScore(9).validate(tf.TensorShape((None, 4))), "from 0 to 3"),
+            (lambda: FinerScore(0).validate(tf.TensorShape((None, 1))), "several classes"),
+        ],
+    )
+    def test_wrong_argument(self, make, said):
+        with pytest.raises(ValueError, match=said):
+            make()

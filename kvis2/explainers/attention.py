@@ -38,7 +38,7 @@ class AttentionMap(Explainer):
                 "Expected `leading` to be a number of tokens, 0 or more. "
                 f"Received: {leading!r}. Give 1 for a class token, 0 without."
             )
-        if not _attention_layers(self.model):
+        if not attention_layers(self.model):
             raise ValueError(
                 "Expected a model with keras.layers.MultiHeadAttention layers. Received: a model "
                 "without any. Use GradCAM with `reshape=` for attention that is written otherwise."
@@ -57,14 +57,14 @@ class AttentionMap(Explainer):
 
     def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The tokens that the class token (or the mean token) draws on, at the input's size."""
-        layers = _attention_layers(probe.model)
+        layers = attention_layers(probe.model)
 
         def taps(calls: list[Call], tape: Any) -> list[Override]:
-            return [each for layer in layers for each in _caught(layer, calls, tape)]
+            return [each for layer in layers for each in caught(layer, calls, tape)]
 
         _, found = probe.gradients_at(score, inputs, taps)
         calls = [call for call, _ in found]
-        _check_self_attention(calls, probe)
+        check_self_attention(calls, probe)
         attentions = [tf.cast(call.output, tf.float32) for call in calls]
         rolled = self.rollout(attentions, [gradient for _, gradient in found])
         tokens = rolled[:, 0] if self.leading else tf.reduce_mean(rolled, axis=1)
@@ -145,12 +145,13 @@ class GradientAttentionRollout(AttentionMap):
         return rolled
 
 
-def _attention_layers(model: keras.Model) -> list[Any]:
+def attention_layers(model: keras.Model) -> list[Any]:
+    """The attention layers of a model, at any depth."""
     kind = keras.layers.MultiHeadAttention
     return [layer for _, layer in models.walk(model) if isinstance(layer, kind)]
 
 
-def _caught(layer: Any, calls: list[Call], tape: Any) -> list[Override]:
+def caught(layer: Any, calls: list[Call], tape: Any) -> list[Override]:
     """Overrides that make `layer` compute its attention matrix in the open, and note it."""
 
     def in_the_open(compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,7 +184,7 @@ def _caught(layer: Any, calls: list[Call], tape: Any) -> list[Override]:
     ]
 
 
-def _check_self_attention(calls: Sequence[Call], probe: Probe) -> None:
+def check_self_attention(calls: Sequence[Call], probe: Probe) -> None:
     """Raise unless all attention matrices are over the same tokens."""
     if not calls:
         raise ValueError(

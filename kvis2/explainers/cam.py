@@ -16,7 +16,7 @@ from kvis2.explainers.explainer import Explainer
 from kvis2.explainers.placement import placed
 from kvis2.explainers.smooth_grad import Noise
 from kvis2.models import Batch
-from kvis2.passes import Method, Probe, Report, Trace, repeated
+from kvis2.passes import Method, Probe, Report, Trace, as_rows, repeated
 from kvis2.traced import Seed
 from kvis2.types import LayerReference, Tensors
 
@@ -34,6 +34,8 @@ class ClassActivationMap(Explainer):
         layers: Several layers in the place of `layer`: their maps, each divided by its maximum,
             are fused into one at the size of the input.
         fusion: How several layers are fused: "maximum" or "mean".
+        per_step: Whether every time step has weights of its own, for a layer in a TimeDistributed
+            or any whose first spatial axis is time. By default one weight is that of all steps.
         **options: `model_modifier`, `call_index`, `reshape`, `resize`, `normalize`,
             `batch_size`, `clone`, `jit_compile`, `pre_activation` and `verbose`, as for
             `Explainer`.
@@ -50,6 +52,7 @@ class ClassActivationMap(Explainer):
         *,
         layers: Sequence[LayerReference] | None = None,
         fusion: str = "maximum",
+        per_step: bool = False,
         **options: Any,
     ) -> None:
         if layers is not None:
@@ -60,6 +63,12 @@ class ClassActivationMap(Explainer):
         found = [models.find_layer(self.model, each) for each in layers or ()]
         self.layers = [models.layer_path(self.model, each) for each in found] or None
         self.fusion = fusion
+        if per_step and type(self).maps is not ClassActivationMap.maps:
+            raise ValueError(
+                f"Expected a method whose weights come from one trace, for `per_step`. Received: "
+                f"{type(self).__name__}. Use GradCAM, LayerCAM, HiResCAM, XGradCAM or EigenCAM."
+            )
+        self.per_step = bool(per_step)
 
     def weights(self, trace: Trace) -> tf.Tensor:
         """What the activations are weighted by.
@@ -84,7 +93,21 @@ class ClassActivationMap(Explainer):
     def maps(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The combined map of the probe's layer, at the size of each input that the layer sees."""
         trace = probe(score, inputs)
-        return placed(self.combine(trace), probe, inputs, self.settings.resize)
+        maps = self._step_by_step(trace) if self.per_step else self.combine(trace)
+        return placed(maps, probe, inputs, self.settings.resize)
+
+    def _step_by_step(self, trace: Trace) -> tf.Tensor:
+        """The maps `(batch, time, *spatial)`, each step combined as if it were a sample."""
+        shape = trace.activations.shape
+        if shape.rank < 4:
+            raise ValueError(
+                "Expected a layer with an axis of time before those of space, for `per_step`. "
+                f"Received: an output of shape {tuple(shape)}. Leave `per_step` out."
+            )
+        steps = [as_rows(x) for x in (trace.activations, trace.gradients)]
+        maps = self.combine(trace._replace(activations=steps[0], gradients=steps[1]))
+        whole = tf.concat([tf.shape(trace.activations)[:2], tf.shape(maps)[1:]], axis=0)
+        return tf.ensure_shape(tf.reshape(maps, whole), shape[:-1])
 
     def explain(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor | None]:
         """The map of the layer, or of several layers in one."""

@@ -188,12 +188,19 @@ class IntegratedGradients(PathAttribution):
         return steps * baselines, indices, places, weights
 
 
+def checked_steps(steps: int, least: int) -> int:
+    """The number of steps of a path, which must be an int of `least` or more."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
+        raise ValueError(
+            f"Expected `steps` to be an int of {least} or more. Received: {steps!r}. "
+            "Give for example 50."
+        )
+    return steps
+
+
 def _quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Points in 0..1 and weights that add up to 1, float32 `(steps,)` each."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise ValueError(
-            f"Expected `steps` to be an int of 2 or more. Received: {steps!r}. Give for example 50."
-        )
+    checked_steps(steps, 2)
     if method == "gauss-legendre":
         points, weights = np.polynomial.legendre.leggauss(steps)
         return ((points + 1) / 2).astype(np.float32), (weights / 2).astype(np.float32)

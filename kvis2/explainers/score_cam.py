@@ -129,7 +129,7 @@ class ScoreCAM(ChannelCAM):
         varies = tf.reduce_max(activations, space) > tf.reduce_min(activations, space)
         channels = tf.experimental.numpy.moveaxis(activations, -1, 1)
         masks = [
-            self._mask_of(activations.shape.rank - 2, probe, inputs, i)
+            mask_of(activations.shape.rank - 2, probe, inputs, i)
             if feeds(x, probe, inputs)
             else None
             for i, x in enumerate(inputs)
@@ -139,7 +139,7 @@ class ScoreCAM(ChannelCAM):
             maps = tf.gather_nd(channels, chunk)
             rows = [tf.gather(each, chunk[:, 0]) for each in inputs]
             seen = [
-                each if mask is None else _through(mask(maps), each)
+                each if mask is None else seen_through(mask(maps), each)
                 for each, mask in zip(rows, masks, strict=True)
             ]
             return probe.scores(scores.take(score, chunk[:, 0]), seen)
@@ -152,36 +152,37 @@ class ScoreCAM(ChannelCAM):
             self.settings.verbose,
         )
 
-    def _mask_of(
-        self, rank: int, probe: Probe, inputs: Tensors, index: int
-    ) -> Callable[[tf.Tensor], tf.Tensor]:
-        """What makes masks of one of the inputs from maps of the layer, stretched to 0..1."""
-        place, axis = place_in(rank, probe, inputs, index), channel_axis(probe, inputs, index)
-        if place is None:
-            assert probe.layer is not None
-            raise ValueError(
-                "Expected a layer whose space is that of the input, to mask the input by its maps. "
-                f"Received: '{models.layer_path(probe.model, probe.layer)}', whose axes are its "
-                "own. Use GradCAM or LayerCAM, or name a layer before the axes change."
-            )
-        if inputs[index].dtype.is_integer and inputs[index].dtype != tf.uint8 and axis is None:
-            raise ValueError(
-                "Expected an input that can be masked: images or signals with channels. Received: "
-                f"tokens of type {inputs[index].dtype.name}. Use GradCAM or LayerCAM for tokens."
-            )
 
-        def mask(maps: tf.Tensor) -> tf.Tensor:
-            large = in_place(maps, place)
-            space = list(range(1, large.shape.rank))
-            low = tf.reduce_min(large, space, keepdims=True)
-            high = tf.reduce_max(large, space, keepdims=True)
-            stretched = tf.math.divide_no_nan(large - low, high - low)
-            return stretched if axis is None else tf.expand_dims(stretched, axis)
+def mask_of(
+    rank: int, probe: Probe, inputs: Tensors, index: int
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What makes masks of one of the inputs from maps of the layer, stretched to 0..1."""
+    place, axis = place_in(rank, probe, inputs, index), channel_axis(probe, inputs, index)
+    if place is None:
+        assert probe.layer is not None
+        raise ValueError(
+            "Expected a layer whose space is that of the input, to mask the input by its maps. "
+            f"Received: '{models.layer_path(probe.model, probe.layer)}', whose axes are its "
+            "own. Use GradCAM or LayerCAM, or name a layer before the axes change."
+        )
+    if inputs[index].dtype.is_integer and inputs[index].dtype != tf.uint8 and axis is None:
+        raise ValueError(
+            "Expected an input that can be masked: images or signals with channels. Received: "
+            f"tokens of type {inputs[index].dtype.name}. Use GradCAM or LayerCAM for tokens."
+        )
 
-        return mask
+    def mask(maps: tf.Tensor) -> tf.Tensor:
+        large = in_place(maps, place)
+        space = list(range(1, large.shape.rank))
+        low = tf.reduce_min(large, space, keepdims=True)
+        high = tf.reduce_max(large, space, keepdims=True)
+        stretched = tf.math.divide_no_nan(large - low, high - low)
+        return stretched if axis is None else tf.expand_dims(stretched, axis)
+
+    return mask
 
 
-def _through(mask: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+def seen_through(mask: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
     """The inputs multiplied by their masks."""
     if inputs.dtype.is_integer:
         return tf.cast(tf.round(tf.cast(inputs, tf.float32) * mask), inputs.dtype)

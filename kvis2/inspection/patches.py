@@ -10,9 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import models
+from kvis2.explainers import Explainer
 from kvis2.inspection.feature_maps import Features
 from kvis2.models import Batch
 from kvis2.passes import Probe
+from kvis2.scores import ScoreLike
 from kvis2.types import LayerReference
 
 
@@ -43,9 +45,15 @@ def top_patches(
     count: int = 9,
     size: int | None = None,
     pre_activation: bool = False,
+    by: Explainer | None = None,
+    score: ScoreLike = None,
     batch_size: int | None = None,
 ) -> dict[int, list[Patch]]:
     """The patches of a dataset that excite each unit most, at most one from each image.
+
+    With `by` they are the patches in which the unit matters most for a score: of concept relevance
+    propagation, what a channel stands for where the model uses it, and not where it merely
+    responds.
 
     The dataset is read once and not kept: memory holds one batch and `count` patches for each
     unit.
@@ -60,25 +68,36 @@ def top_patches(
         count: How many patches for each unit.
         size: Pixels per side of a patch; by default the receptive field, measured.
         pre_activation: Rank by what enters the activation.
+        by: Rank by what this explainer gives each unit at each position of the layer, such as
+            `LRP(model, layer=layer, keepdims=True)`, instead of by its activation.
+        score: What `by` explains: a class, None for what the model predicts of each image, or any
+            score that is the same for all images.
         batch_size: How many images one forward pass holds.
 
     Returns:
         For each unit its patches, the strongest first.
 
     Raises:
-        ValueError: If there is no such unit, or no image.
+        ValueError: If there is no such unit, or no image, or `by` has no values for each unit.
 
     Example:
         >>> patches = top_patches(model, "block3b_add", [0, 5], dataset)
         >>> kvis2.images.save("unit5.png", kvis2.images.grid([p.pixels for p in patches[5]]))
+        >>> relevance = LRP(model, layer="block3b_add", keepdims=True)
+        >>> used = top_patches(model, "block3b_add", 5, dataset, by=relevance, score=243)
     """
     chosen = [int(units)] if isinstance(units, int | np.integer) else [int(unit) for unit in units]
     best: dict[int, list[Patch]] = {unit: [] for unit in chosen}
     method = Features(model, layer, pre_activation=pre_activation, batch_size=batch_size)
+    if by is not None:
+        by = _by_unit(model, layer, by, batch_size)
     field: list[int] | None = None
     start = 0
     for batch in _batches(images):
-        features = np.concatenate(list(method.of(Batch(model, batch))))
+        if by is None:
+            features = np.concatenate(list(method.of(Batch(model, batch))))
+        else:
+            features = np.asarray(by(score, batch))
         if field is None:
             _check_units(chosen, features.shape[-1])
             space = batch.shape[1:-1]
@@ -89,6 +108,21 @@ def top_patches(
     if start == 0:
         raise ValueError("Expected at least one image. Received: an empty dataset. Check it.")
     return best
+
+
+def _by_unit(
+    model: keras.Model, layer: LayerReference, by: Explainer, batch_size: int | None
+) -> Explainer:
+    """The explainer that patches are ranked by, with raw values for each unit of the layer."""
+    wanted = models.find_layer(model, layer)
+    if by.model is not model or by.layer is not wanted or not getattr(by, "keepdims", False):
+        raise ValueError(
+            "Expected an explainer of the same model and layer that keeps the channels. Received: "
+            f"{type(by).__name__} of the layer {getattr(by.layer, 'name', None)!r}. Give for "
+            f"example `LRP(model, layer={wanted.name!r}, keepdims=True)`."
+        )
+    changed = {} if batch_size is None else {"batch_size": batch_size}
+    return by.with_settings(normalize=False, **changed)
 
 
 def _check_units(units: Sequence[int], count: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +19,10 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
 from kvis2.lrp.affine import folded, normalizes_channels
+from kvis2.lrp.biases import shared_evenly, without_bias
 from kvis2.lrp.composites import Composite
 from kvis2.lrp.operations import MOVES, RULED, Dependence, relevance_of
-from kvis2.lrp.recorder import STEP, CallRecorder, RuledCall, carrier
+from kvis2.lrp.recorder import STEP, CallRecorder, ConditionedOutput, RuledCall, carrier
 from kvis2.lrp.rectified import Rectified
 from kvis2.lrp.rules import Step
 from kvis2.models import Modifier
@@ -39,12 +40,16 @@ class RelevanceFlow(Modifier):
         inputs: The model's flat inputs.
         watched: The layer whose relevance is asked for; None for the inputs.
         start: Whether the relevance starts with the "score" or with "one".
+        bias: What becomes of the share of biases: "absorb", "ignore" or "share".
+        conditioned: The paths of the layers whose outputs are noted for `through_channels`.
     """
 
     composite: Composite
     inputs: Tensors
     watched: keras.Operation | None
     start: str
+    bias: str = "absorb"
+    conditioned: frozenset[str] = frozenset()
     recorder: CallRecorder = field(init=False)
     _absorbed: Tensors = field(default_factory=list)
     _outputs: dict[tf.Operation, tf.Tensor] = field(default_factory=dict)
@@ -53,7 +58,8 @@ class RelevanceFlow(Modifier):
     _graph: tf.Graph = field(default_factory=tf.compat.v1.get_default_graph)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "recorder", CallRecorder(self.composite, self.watched))
+        recorder = CallRecorder(self.composite, self.watched, self.conditioned)
+        object.__setattr__(self, "recorder", recorder)
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
@@ -201,9 +207,15 @@ class RelevanceFlow(Modifier):
             return list(upstream)
         call = self.recorder.calls[operation]
         relevance = tf.cast(upstream[0], tf.float32)
-        step = _step(call, self._rectified.output(call))
+        # A bias that is shared gives relevance to units that are off as well.
+        rectified = None if self.bias == "share" else self._rectified.output(call)
+        step = _step(call, rectified)
+        if self.bias == "ignore" and step.affine is not None:
+            step = without_bias(step)
         assert call.rule is not None
         shares = call.rule.relevance(step, relevance)
+        if self.bias == "share" and step.affine is not None and step.affine.offset is not None:
+            shares = [shared_evenly(step, call.rule, relevance)]
         if step.affine is not None and step.affine.offset is not None:
             self._absorbed.append(self._sum(relevance) - self._sum(shares[0]))
         casts = [tf.cast(r, x.dtype) for r, x in zip(shares, call.inputs, strict=True)]
@@ -224,7 +236,7 @@ class RelevanceFlow(Modifier):
 
     def through(self, operation: tf.Operation, relevance: tf.Tensor) -> list[tf.Tensor | None]:
         """The relevance of the operands of a single operation."""
-        return relevance_of(operation, relevance, self._dependence)
+        return relevance_of(operation, relevance, self._dependence, self.bias == "absorb")
 
     def _begun(self, weights: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
         """The relevance of a model output that counts with `weights` in the score."""
@@ -248,6 +260,28 @@ class RelevanceFlow(Modifier):
         used = tf.logical_and(magnitude > 0, self.start == "score")
         return tf.where(used, magnitude, tf.ones_like(magnitude))
 
+    def through_channels(
+        self, total: tf.Tensor, upstream: tf.Tensor, channels: Mapping[str, Sequence[int]]
+    ) -> list[tf.Tensor | None]:
+        """The relevance of the inputs through chosen channels of layers, and no other way.
+
+        Args:
+            total: The scores `(batch,)`.
+            upstream: What their gradient starts with.
+            channels: By the path of a layer the channels whose relevance goes on.
+        """
+        found = {each.path: each for each in self.recorder.conditioned_outputs}
+        for path in reversed(found):
+            (relevance,) = tf.gradients(total, found[path].tensor, grad_ys=upstream)
+            if relevance is None or len(found) < len(channels):
+                raise ValueError(
+                    "Expected layers of `channels` that lie one after the other on the way to the "
+                    f"score. Received: {list(channels)}. Choose others."
+                )
+            upstream = _of_channels(found[path], relevance, channels[path])
+            total = found[path].tensor
+        return list(tf.gradients(total, self.inputs, grad_ys=upstream))
+
     def restored(self, relevance: tf.Tensor) -> tf.Tensor:
         """Relevance as it would be without the division by the largest output."""
         return relevance * _by_sample(self._magnitude, relevance)
@@ -264,6 +298,21 @@ class RelevanceFlow(Modifier):
 
 
 _FLOWS: weakref.WeakKeyDictionary[tf.Graph, RelevanceFlow] = weakref.WeakKeyDictionary()
+
+
+def _of_channels(output: ConditionedOutput, relevance: tf.Tensor, chosen: Sequence[int]) -> Any:
+    """Relevance of a layer's output with that of all but the chosen channels set to zero."""
+    count = output.tensor.shape[output.axis]
+    wrong = [each for each in chosen if not 0 <= each < (count or max(chosen) + 1)]
+    if wrong:
+        raise ValueError(
+            f"Expected channels from 0 to {count - 1} of the layer '{output.path}'. Received: "
+            f"{wrong[0]}. Choose one that it has."
+        )
+    size = tf.shape(relevance)[output.axis]
+    kept = tf.reduce_max(tf.one_hot(list(chosen), size, dtype=relevance.dtype), axis=0)
+    shape = [-1 if i == output.axis else 1 for i in range(output.tensor.shape.rank)]
+    return relevance * tf.reshape(kept, shape)
 
 
 def _is_foldable(norm: RuledCall, linear: RuledCall | None) -> bool:

@@ -128,6 +128,7 @@ RULED = _ELEMENTWISE | LINEAR | {"Softmax"}
 
 _FIRST_OPERAND = {"RealDiv", "ClipByValue", "BiasAdd", "ResizeBicubic", "ResizeBilinear"}
 _ARITHMETIC = {"Add", "AddV2", "Mul", "RealDiv", "Sub"}
+_SUMS = {"Add", "AddV2", "BiasAdd", "Sub"}
 _EPSILON = 1e-9
 
 
@@ -263,9 +264,16 @@ def _is_never_negative(operation_type: str) -> bool:
 
 
 def relevance_of(
-    operation: tf.Operation, relevance: tf.Tensor, dependence: Dependence
+    operation: tf.Operation, relevance: tf.Tensor, dependence: Dependence, absorbing: bool = True
 ) -> list[tf.Tensor | None]:
-    """The relevance of every operand, by the relevance of the operation's output."""
+    """The relevance of every operand, by the relevance of the operation's output.
+
+    Args:
+        operation: What relevance has come to.
+        relevance: That of its output.
+        dependence: What depends on the inputs.
+        absorbing: Whether a weight that is added, a bias, keeps its share.
+    """
     receivers = dependence.receivers(operation)
     shares: list[tf.Tensor | None] = [None] * len(operation.inputs)
     if not receivers:
@@ -276,7 +284,9 @@ def relevance_of(
         received = [_through_softmax(operation, inputs[0], float32)]
     elif operation.type in _ELEMENTWISE:
         received = [float32]
-    elif len(receivers) == 1 and dependence.is_by_literal(operation):
+    elif len(receivers) == 1 and (
+        dependence.is_by_literal(operation) or (not absorbing and operation.type in _SUMS)
+    ):
         received = [_summed_to(inputs[0], float32)]
     else:
         halves = 1 / len(receivers) if operation.type in _BILINEAR else 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -51,6 +51,14 @@ class RuledCall:
     last: int = 0
 
 
+class ConditionedOutput(NamedTuple):
+    """The output of a layer whose channels relevance is conditioned on."""
+
+    path: str
+    tensor: tf.Tensor
+    axis: int
+
+
 @dataclass(eq=False)
 class CallRecorder:
     """Ends every call of a layer with a rule in an identity that can carry the rule.
@@ -58,18 +66,22 @@ class CallRecorder:
     Args:
         composite: Which layer gets which rule.
         watched: The layer whose outputs are `sources`; None for none.
+        conditioned: The paths of the layers whose outputs are noted.
 
     Attributes:
         calls: The calls by the operation that they end in.
         sources: The outputs of the watched layer.
         gates: Tensors that are known to scale others.
+        conditioned_outputs: The outputs of the layers `conditioned`, in the order of the pass.
     """
 
     composite: Composite
     watched: keras.Operation | None
+    conditioned: frozenset[str] = frozenset()
     calls: dict[tf.Operation, RuledCall] = field(default_factory=dict)
     sources: Tensors = field(default_factory=list)
     gates: set[Any] = field(default_factory=set)
+    conditioned_outputs: list[ConditionedOutput] = field(default_factory=list)
     _ranges: list[tuple[int, int, str, keras.Operation]] = field(default_factory=list)
     _graph: tf.Graph = field(default_factory=tf.compat.v1.get_default_graph)
 
@@ -112,12 +124,27 @@ class CallRecorder:
                 return call(*args, **kwargs)  # Inside a loop, which has no rule.
             first = _operation_count()
             output = self._called(path, layer, call, args, kwargs)
+            if path in self.conditioned:
+                self._noted(path, layer, output)
             self._ranges.append((first, _operation_count(), path, layer))
             if layer is self.watched:
                 self.sources.extend(x for x in keras.tree.flatten(output) if tf.is_tensor(x))
             return output
 
         return ruled
+
+    def _noted(self, path: str, layer: keras.Operation, output: Any) -> None:
+        """Keep the output of a layer whose channels relevance is conditioned on."""
+        if not tf.is_tensor(output) or output.shape.rank is None or output.shape.rank < 2:
+            raise ValueError(
+                f"Expected a layer with one output of channels, to choose among. Received: '{path}'"
+                f", which returns a {type(output).__name__}. Name a layer inside or after it."
+            )
+        first = getattr(layer, "data_format", None) == "channels_first"
+        axis = 1 if first and output.shape.rank > 2 else output.shape.rank - 1
+        # Of several calls the last one stays, as with other methods.
+        known = [each for each in self.conditioned_outputs if each.path != path]
+        self.conditioned_outputs[:] = [*known, ConditionedOutput(path, output, axis)]
 
     def _called(
         self,

@@ -16,7 +16,6 @@ from kvis2.explainers import Explainer
 from kvis2.metrics.result import Measurement
 from kvis2.models import Batch
 from kvis2.passes import Method, Probe
-from kvis2.scores import CategoricalScore, PredictedScore
 from kvis2.shown import Shown
 from kvis2.types import Tensors
 
@@ -80,8 +79,8 @@ class OfExplainer(Shown):
         )
 
 
-class _Predictions(Method):
-    """The classes that the predicted parts of a score stand for."""
+class _Choices(Method):
+    """What the parts of a score choose by the outputs: classes, regions."""
 
     def __init__(self, method: Method) -> None:
         self._look_as(method, verbose=0, reference=None, reshape=None, pre_activation=False)
@@ -89,19 +88,19 @@ class _Predictions(Method):
     def compute(self, probe: Probe, score: Any, inputs: Tensors) -> list[tf.Tensor]:
         fixed = scores.flat(probe.fixed(score, inputs))
         parts = zip(scores.flat(score), fixed, strict=True)
-        return [now.indices for before, now in parts if isinstance(before, PredictedScore)]  # type: ignore[attr-defined]
+        return [getattr(now, name) for before, now in parts for name in before.choices]
 
 
 def definite(method: Method, score: Any, batch: Batch) -> Any:
-    """`score` with the classes that are predicted for the inputs as they are."""
+    """`score` with what it chooses by the outputs for the inputs as they are."""
     parts = scores.flat(score)
-    if not any(isinstance(each, PredictedScore) for each in parts):
+    if not any(each.choices for each in parts):
         return score
     method._follow()
-    found = iter(_Predictions(method).results(score, batch))
+    found = iter(_Choices(method).results(score, batch))
 
     def fixed(part: Any) -> Any:
-        return CategoricalScore(next(found)) if isinstance(part, PredictedScore) else part  # type: ignore[arg-type]
+        return part.definite({name: next(found) for name in part.choices}) if part.choices else part
 
     by_name = isinstance(score, Mapping)
     keys = sorted(score) if by_name else None  # The order in which structures are flattened.

@@ -16,7 +16,7 @@ from kvis2.models.activations import (
 )
 from kvis2.models.computation import Computation
 from kvis2.models.extents import WHOLE, Extent, extents_between
-from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
+from kvis2.models.feature_maps import ancestors, is_output, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
 from kvis2.models.inputs import (
     Arguments,
@@ -50,6 +50,7 @@ from kvis2.models.layers import (
     spatial_axes,
     walk,
 )
+from kvis2.models.libragrad import LibraGrad
 from kvis2.models.meaning import Meaning, loss_of, meaning_of, static_shape
 from kvis2.models.modifiers import (
     DeconvReLU,
@@ -94,6 +95,7 @@ __all__ = [
     "Extent",
     "FoldBatchNorm",
     "GuidedReLU",
+    "LibraGrad",
     "LinearOutput",
     "Meaning",
     "Modifier",
@@ -123,6 +125,7 @@ __all__ = [
     "input_structure",
     "is_affine",
     "is_function",
+    "is_output",
     "joined",
     "kind_of_layer",
     "kind_of_operation",

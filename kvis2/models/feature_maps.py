@@ -30,7 +30,7 @@ def spatial_calls(
     ranks = {len(input_space(model, each)) for each in inputs} - {0}
     reached = None if tf.executing_eagerly() else ancestors(total)
     logits = [final_activation(each)[1] for each in outputs]
-    final = {_source(each) for each in [*outputs, *logits]}
+    final = [*outputs, *logits]
     found: list[Call] = []
     turned: list[Call] = []  # The same axes in another order, as behind a Permute.
     known: list[tuple[tf.Tensor, dict[Any, Any]]] = [(each, {}) for each in inputs]
@@ -46,7 +46,7 @@ def spatial_calls(
         sizes = spatial_sizes(call, model)
         if len(sizes) not in ranks or not all(size is None or size > 1 for size in sizes):
             continue
-        if any(_source(each) in final for each in tensors):
+        if is_output(call, final):
             continue
         if reached is not None and not all(each.op in reached for each in tensors):
             continue
@@ -61,6 +61,12 @@ def spatial_calls(
         if not kept or call.output is not kept[-1].output:
             kept.append(call)
     return found or turned
+
+
+def is_output(call: Call, outputs: Tensors) -> bool:
+    """Whether what a layer returned is one of `outputs`, but for its precision."""
+    final = {_source(each) for each in outputs}
+    return any(_source(each) in final for each in tensors_of(call.output))
 
 
 def _axes_and_space(

@@ -334,7 +334,7 @@ class Method(Traced):
             self._calls.meanings = chosen.meanings
             return results
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-            said = re.search(r"Expected a score function .*?`\.", str(error))
+            said = re.search(r"Expected a (?:score function .*?`\.|class that .*)", str(error))
             if said is not None:
                 raise ValueError(said.group(0)) from None
             if not self.settings.jit_compile:

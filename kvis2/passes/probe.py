@@ -98,6 +98,7 @@ class _Seen:
         self.spaces: list[list[int]] | None = None  # the spatial axes of each input
         self.results: tuple[Tensors, Any] | None = None  # of the first pass: inputs and outputs
         self.paths: list[str] = []  # where each output stands in what the model returns
+        self.gradients: Tensors = []  # of the last trace, by the tensors that the layer returned
         self.meanings: list[models.Meaning] = []
 
 
@@ -256,6 +257,29 @@ class Probe:
         ]
         return scores.take(score, indices), whole, count
 
+    def curvature(self) -> tf.Tensor:
+        """The Hessian of the last trace's scores by the layer's output, times that output.
+
+        Returns:
+            float32 `(batch, *spatial, channels)`; zero where the score is linear in the layer.
+        """
+        if tf.executing_eagerly():
+            raise ValueError(
+                "Expected a model that can be traced into a graph, for second derivatives. "
+                f"Received: '{self.model.name}', which runs eagerly only. Use GradCAM."
+            )
+        watched = self._seen.watched
+        sources = tensors_of(watched)
+        pairs = zip(self._seen.gradients, sources, strict=True)
+        products = [
+            tf.reduce_sum(tf.cast(g, tf.float32) * tf.stop_gradient(tf.cast(x, tf.float32)))
+            for g, x in pairs
+        ]
+        found = tf.gradients(
+            tf.add_n(products), sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return self._channels_last(packed_like(watched, iter(found)))
+
     def layer_scores(
         self, score: Score, inputs: Tensors, seen: Callable[[tf.Tensor], tf.Tensor]
     ) -> tf.Tensor:
@@ -290,11 +314,9 @@ class Probe:
 
         Costs nothing where no part of the score depends on the output.
         """
-        if not any(isinstance(each, scores.PredictedScore) for each in scores.flat(score)):
+        if not any(each.choices for each in scores.flat(score)):
             return score
-        forward = self._forward(score, inputs)
-        pairs = zip(forward.parts, forward.scored, strict=True)
-        fixed = [part.fixed(output) for part, output in pairs]
+        fixed = self._forward(score, inputs).parts
         return fixed if len(fixed) > 1 else fixed[0]
 
     def activations(self, score: Any, inputs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
@@ -331,6 +353,10 @@ class Probe:
 
         override = replacing(self.layer, self._seen.call_number, substitute, self._pre_activation)
         return self._total(self._forward(score, whole, further=[override]))[:count]
+
+    def scores_under(self, score: Any, inputs: Tensors, overrides: Sequence[Override]) -> tf.Tensor:
+        """The scores while further attributes are replaced, `(rows,)`: one forward pass."""
+        return self._total(self._forward(score, inputs, further=overrides))
 
     def gradients_at(
         self, score: Any, inputs: Tensors, taps: Callable[..., Sequence[Override]]
@@ -463,18 +489,22 @@ class Probe:
         results = models.flat_outputs(result)
         outputs: Tensors = []
         scored: Tensors = []
+        shown: list[scores.Shows] = []
         for part, output in zip(parts, results, strict=True):
             explained = output if hidden.is_scored else self._runner.explained(output)
             outputs.append(tf.cast(explained, tf.float32))
             linear = explained is not output
-            scored.append(
-                _as_classes(outputs[-1], self._meaning(len(scored), output), linear, part)
-            )
+            _check_last(self.model, output, part)
+            meaning = self._meaning(len(scored), output)
+            scored.append(_as_classes(outputs[-1], meaning, linear, part))
+            probabilities = not linear and meaning.logits is False
+            shown.append(scores.Shows(probabilities, meaning.kind != "labels"))
         self._seen.output_shapes = [output.shape for output in scored]
         if tf.executing_eagerly():  # In a graph, before the pass is run.
             for part, output in zip(parts, scored, strict=True):
                 part.validate(output.shape)
-        return Forward(results, outputs, scored, parts, calls)
+        fixed = [p.fixed(*given) for p, *given in zip(parts, scored, shown, strict=True)]
+        return Forward(results, outputs, scored, fixed, calls)
 
     def _meaning(self, index: int, output: tf.Tensor) -> models.Meaning:
         """What the units of one output mean."""
@@ -515,6 +545,8 @@ class Probe:
             _warn_of_tokens(self.model, forward.calls, calls[-1])
             calls = [call for call in calls if call.layer is self.layer]
         chosen = self._chosen_call(calls)
+        if any(isinstance(part, scores.SegmentationScore) for part in forward.parts):
+            _check_is_before(self.model, chosen, [*forward.outputs, *forward.results])
         own = [call for call in forward.calls if call.layer is self.layer]
         self._seen.call_number = next(i for i, call in enumerate(own) if call is chosen)
         self._seen.is_repeated = isinstance(chosen.output, Steps)
@@ -558,6 +590,7 @@ class Probe:
         sources = tensors_of(watched)
         pairs = zip(gradients, sources, strict=True)
         found = [tf.zeros_like(x) if g is None else self._runner.unscaled(g) for g, x in pairs]
+        self._seen.gradients = found
         return Trace(
             inputs,
             forward.outputs,
@@ -644,6 +677,18 @@ def _check_layout(model: keras.Model) -> None:
             )
 
 
+def _check_last(model: keras.Model, output: tf.Tensor, score: scores.Score) -> None:
+    """Raise for a segmentation whose classes are not on the last axis."""
+    if isinstance(score, scores.SegmentationScore) and (
+        models.data_format(model) == "channels_first"
+    ):
+        raise ValueError(
+            "Expected a segmentation whose classes are the last axis. Received: an output of shape "
+            f"{tuple(output.shape)} of '{model.name}', which is channels_first. Explain a function "
+            "of the output instead: `lambda output: output[:, 3]`."
+        )
+
+
 def _ends_in(output: tf.Tensor) -> str | None:
     """The softmax or sigmoid that an output is made of: its last step, or buried in it."""
     name = final_activation(output)[0]
@@ -663,12 +708,24 @@ def _as_classes(
         return output
     if meaning.kind != "two classes":
         if meaning.logits is None and isinstance(
-            score, scores.CategoricalScore | scores.ContrastScore
+            score, scores.CategoricalScore | scores.ContrastScore | scores.SegmentationScore
         ):
             _warn_of_number(meaning)
         return output
     opposite = -output if linear or meaning.logits else 1.0 - output
     return tf.concat([opposite, output], axis=-1)
+
+
+def _check_is_before(model: keras.Model, call: Call, outputs: Tensors) -> None:
+    """Raise where the watched layer is the segmentation that is scored."""
+    logits = [final_activation(each)[1] for each in outputs]
+    if models.is_output(call, [*outputs, *logits]):
+        raise ValueError(
+            "Expected a layer before the segmentation. Received: "
+            f"'{models.layer_path(model, call.layer)}', whose output is the segmentation itself: "
+            "its map would be the prediction within the mask. Name an earlier layer, such as the "
+            "bottleneck."
+        )
 
 
 def _warn_of_tokens(model: keras.Model, calls: Sequence[Call], chosen: Call) -> None:

@@ -6,13 +6,15 @@ from kvis2.scores.outputs import (
     ChosenScore,
     ClassScore,
     ContrastScore,
+    FinerScore,
     FunctionScore,
     InactiveScore,
     LayerScore,
     PredictedScore,
     RegressionScore,
+    ReSTScore,
     Score,
-    SegmentationScore,
+    Shows,
 )
 from kvis2.scores.parsing import (
     ScoreLike,
@@ -26,6 +28,7 @@ from kvis2.scores.parsing import (
     rows,
     take,
 )
+from kvis2.scores.segmentation import SegmentationScore
 from kvis2.scores.units import DirectionScore, FeatureScore, UnitsScore
 
 __all__ = [
@@ -36,14 +39,17 @@ __all__ = [
     "ContrastScore",
     "DirectionScore",
     "FeatureScore",
+    "FinerScore",
     "FunctionScore",
     "InactiveScore",
     "LayerScore",
     "PredictedScore",
+    "ReSTScore",
     "RegressionScore",
     "Score",
     "ScoreLike",
     "SegmentationScore",
+    "Shows",
     "UnitsScore",
     "as_objectives",
     "as_scores",

@@ -10,16 +10,31 @@ This file is longer than others: all scores of outputs stand in one place.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kvis2.shown import Shown
+from kvis2.traced import with_fields
 from kvis2.types import LayerReference
+
+
+class Shows(NamedTuple):
+    """What is known of the values of an output that a score chooses by.
+
+    Attributes:
+        probabilities: Whether they are probabilities, and not scores before the last activation.
+        exclusive: Whether the classes exclude each other.
+    """
+
+    probabilities: bool = False
+    exclusive: bool = True
+
+
+LOGITS = Shows()
 
 
 class Score(Shown):
@@ -40,9 +55,27 @@ class Score(Shown):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to score an output.")
 
-    def fixed(self, output: tf.Tensor) -> Score:
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names of what this score chooses by the output; none if it is definite."""
+        return ()
+
+    def chosen(self, output: tf.Tensor, shows: Shows) -> dict[str, tf.Tensor]:
+        """What is chosen by `output`, by the names of `choices`: `(batch, ...)` each.
+
+        Args:
+            output: As for a call.
+            shows: What is known of the values of the output.
+        """
+        return {}
+
+    def definite(self, values: Mapping[str, Any]) -> Score:
+        """This score with `values` for its choices."""
+        return with_fields(self, values)
+
+    def fixed(self, output: tf.Tensor, shows: Shows = LOGITS) -> Score:
         """This score with every choice that depends on the output made for good, by `output`."""
-        return self
+        return self.definite(self.chosen(output, shows)) if self.choices else self
 
     def validate(self, shape: tf.TensorShape) -> None:
         """Raise if this score does not fit an output of the static `shape`."""
@@ -64,18 +97,19 @@ class CategoricalScore(ClassScore):
     """
 
     def __init__(self, indices: int | Sequence[int]) -> None:
-        self.indices = _integers(indices)
+        self.indices = integers(indices)
 
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
         """The mean over space of each sample's unit."""
-        return _unit(output, self.indices)
+        return unit_of(output, self.indices)
 
     def validate(self, shape: tf.TensorShape) -> None:
         """Raise if an index is outside the last axis of the output."""
-        _check_classes(self.indices, shape)
+        check_classes(self.indices, shape)
 
 
-def _integers(indices: Any) -> np.ndarray:
+def integers(indices: Any) -> np.ndarray:
+    """Indices of classes, int32 `(n,)`, from an int or a list of them."""
     array = np.atleast_1d(np.asarray(indices))
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ValueError(
@@ -92,12 +126,18 @@ class PredictedScore(ClassScore):
         """The largest output of each sample."""
         return self.fixed(output)(output)
 
-    def fixed(self, output: tf.Tensor) -> Score:
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The class."""
+        return ("indices",)
+
+    def chosen(self, output: tf.Tensor, shows: Shows) -> dict[str, tf.Tensor]:
         """The class predicted here, whatever the output is later."""
-        units = _over_space(output)
-        score = copy.copy(_ANY_CLASS)
-        score.indices = tf.argmax(units, axis=-1, output_type=tf.int32)  # type: ignore[assignment]
-        return score
+        return {"indices": tf.argmax(_over_space(output), axis=-1, output_type=tf.int32)}
+
+    def definite(self, values: Mapping[str, Any]) -> Score:
+        """The score of that class."""
+        return with_fields(_ANY_CLASS, values)
 
 
 _ANY_CLASS = CategoricalScore(0)
@@ -115,12 +155,10 @@ class ChosenScore(PredictedScore):
     def __init__(self, indices: tf.Tensor) -> None:
         self.indices = tf.cast(tf.reshape(indices, [-1]), tf.int32)
 
-    def fixed(self, output: tf.Tensor) -> Score:
+    def chosen(self, output: tf.Tensor, shows: Shows) -> dict[str, tf.Tensor]:
         """The same classes, the predicted ones being those of this output."""
-        predicted = tf.argmax(_over_space(output), axis=-1, output_type=tf.int32)
-        score = copy.copy(_ANY_CLASS)
-        score.indices = tf.where(self.indices < 0, predicted, self.indices)  # type: ignore[assignment]
-        return score
+        predicted = super().chosen(output, shows)["indices"]
+        return {"indices": tf.where(self.indices < 0, predicted, self.indices)}
 
 
 class BinaryScore(ClassScore):
@@ -183,16 +221,16 @@ class RegressionScore(Score):
                 f"sample. Received: {direction!r}. Say whether to explain a higher or lower value."
             )
         self.signs = np.array([_SIGNS[each] for each in given], np.float32)
-        self.units = _integers(unit)
+        self.units = integers(unit)
 
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
         """Plus or minus each sample's unit, averaged over any space."""
-        return self.signs * _unit(output, self.units)
+        return self.signs * unit_of(output, self.units)
 
     def validate(self, shape: tf.TensorShape) -> None:
         """Raise if a unit is outside the last axis of the output."""
         if shape.rank != 1:
-            _check_classes(self.units, shape)
+            check_classes(self.units, shape)
 
 
 _SIGNS = {"increase": 1.0, "decrease": -1.0}
@@ -210,98 +248,147 @@ class ContrastScore(ClassScore):
     """
 
     def __init__(self, a: int | Sequence[int], b: int | Sequence[int]) -> None:
-        self.a = _integers(a)
-        self.b = _integers(b)
+        self.a = integers(a)
+        self.b = integers(b)
 
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
         """The difference of each sample's two units, averaged over any space."""
-        return _unit(output, self.a) - _unit(output, self.b)
+        return unit_of(output, self.a) - unit_of(output, self.b)
 
     def validate(self, shape: tf.TensorShape) -> None:
         """Raise if a class is outside the last axis of the output."""
-        _check_classes(self.a, shape)
-        _check_classes(self.b, shape)
+        check_classes(self.a, shape)
+        check_classes(self.b, shape)
 
 
-class SegmentationScore(ClassScore):
-    """One class of a segmentation map in one region: its mean over the pixels of a mask.
+class FinerScore(ClassScore):
+    r"""Why this class and not those most like it: its score less that of the nearest classes.
 
-    `score_n = sum_p mask[n, p] * output[n, p, class_n] / sum_p mask[n, p]`
+    `score = y_t - alpha sum_c p_c y_c / sum_c p_c`, over the `nearest` classes c whose scores are
+    the closest to `y_t`, each weighted by its probability `p_c = softmax(y)_c`. Any class
+    activation map of it is a Finer-CAM: what the classes have in common cancels, what tells them
+    apart stays. The weights are differentiated as well, as in the authors' code.
 
     Args:
-        class_index: The class: an int for all samples, or a list with one per sample.
-        mask: bool, or weights from 0 up, `(batch, *spatial)` in the size of the output, first
-            axis 1 for the same region in all samples; None for all pixels.
-
-    Raises:
-        ValueError: If the mask of a sample selects nothing, or does not fit the output.
+        index: The class t: an int for all samples, a list with one per sample, or None for the
+            class that the model predicts.
+        nearest: How many classes to tell it from; all others where there are fewer.
+        alpha: How much of them is taken away: 0 is the plain class.
 
     References:
-        Vinogradova et al. (2020), Towards Interpretable Semantic Segmentation via
-        Gradient-weighted Class Activation Mapping. https://arxiv.org/abs/2002.11434
+        Zhang et al. (2025), Finer-CAM: Spotting the Difference Reveals Finer Details for Visual
+        Explanation. https://arxiv.org/abs/2501.11309
 
     Example:
-        >>> GradCAM(unet, layer="bottleneck")(SegmentationScore(2, predicted == 2), images)
+        >>> GradCAM(model)(FinerScore(243), images)  # bull mastiff, and not boxer, bulldog, ...
     """
 
-    def __init__(self, class_index: int | Sequence[int], mask: Any = None) -> None:
-        self.indices = _integers(class_index)
-        self.mask = None if mask is None else _mask(mask)
+    def __init__(
+        self, index: int | Sequence[int] | None = None, nearest: int = 3, alpha: float = 1.0
+    ) -> None:
+        if isinstance(nearest, bool) or not isinstance(nearest, int) or nearest < 1:
+            raise ValueError(
+                f"Expected `nearest` to be a positive int. Received: {nearest!r}. "
+                "The paper takes 3."
+            )
+        self.indices = None if index is None else integers(index)
+        self.nearest = nearest
+        self.alpha = float(alpha)
+        self.compared: Any = None
+        self.probabilities: Any = None
 
     def __call__(self, output: tf.Tensor) -> tf.Tensor:
-        """The mean of each sample's class over its mask."""
-        if self.mask is None:
-            return _unit(output, self.indices)
-        chosen = tf.gather(
-            tf.reshape(output, [tf.shape(output)[0], -1, output.shape[-1]]),
-            tf.broadcast_to(self.indices, tf.shape(output)[:1]),
-            axis=2,
-            batch_dims=1,
-        )
-        weights = tf.reshape(self.mask, [tf.shape(self.mask)[0], -1])
-        return tf.reduce_sum(weights * chosen, axis=1) / tf.reduce_sum(weights, axis=1)
+        """The class less the weighted mean of its nearest."""
+        if self.compared is None:
+            return self.fixed(output)(output)
+        units = _over_space(output)
+        # The softmax of the logarithm of probabilities is the probabilities.
+        small = tf.constant(1e-30, units.dtype)
+        logs = tf.where(self.probabilities[:, None], tf.math.log(tf.maximum(units, small)), units)
+        values = tf.gather(units, self.compared, axis=1, batch_dims=1)
+        logs = tf.gather(logs, self.compared, axis=1, batch_dims=1)
+        shares = tf.nn.softmax(logs[:, 1:], axis=1)  # p_c / sum of p_c: the others cancel.
+        return values[:, 0] - self.alpha * tf.reduce_sum(shares * values[:, 1:], axis=1)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The class and those nearest to it, and whether the output holds probabilities."""
+        return ("compared", "probabilities") if self.compared is None else ()
+
+    def chosen(self, output: tf.Tensor, shows: Shows) -> dict[str, tf.Tensor]:
+        """The class of each sample, then its nearest, int32 `(batch, 1 + nearest)`."""
+        units = tf.stop_gradient(_over_space(output))
+        best = tf.argmax(units, axis=1, output_type=tf.int32)
+        own = best if self.indices is None else tf.broadcast_to(self.indices, tf.shape(best))
+        distance = tf.abs(units - tf.gather(units, own[:, None], axis=1, batch_dims=1))
+        # The class itself comes first, also where another has the very same score.
+        distance = tf.where(tf.one_hot(own, units.shape[1], True, False), -1.0, distance)
+        count = min(self.nearest + 1, units.shape[1])
+        compared = tf.math.top_k(-distance, count).indices
+        return {
+            "compared": compared,
+            "probabilities": tf.fill(tf.shape(best), shows.probabilities),
+        }
 
     def validate(self, shape: tf.TensorShape) -> None:
-        """Raise if class or mask do not fit an output of this shape."""
-        _check_classes(self.indices, shape)
-        if self.mask is None:
-            return
-        if not tf.TensorShape(self.mask.shape[1:]).is_compatible_with(shape[1:-1]):
+        """Raise if a class is outside the last axis of the output, or the only one."""
+        check_classes(np.zeros(1, np.int32) if self.indices is None else self.indices, shape)
+        if shape.rank is not None and shape[-1] == 1:
             raise ValueError(
-                f"Expected a mask of shape (batch, {_sizes(shape[1:-1])}), the size of the "
-                f"output. Received: shape {self.mask.shape}. Resize the mask to the output."
+                "Expected an output of several classes, to tell one from the others. Received: "
+                f"shape {tuple(shape)}. Use CategoricalScore or RegressionScore."
             )
 
 
-def _mask(mask: Any) -> np.ndarray:
-    array = np.asarray(mask)
-    if array.ndim < 2 or array.dtype.kind not in "buif" or (array < 0).any():
-        raise ValueError(
-            "Expected a mask of bools or weights from 0 up, of shape (batch, *spatial). Received: "
-            f"dtype {array.dtype}, shape {array.shape}. Give for example `labels == 2`."
-        )
-    array = array.astype(np.float32)
-    empty = np.flatnonzero(array.reshape(len(array), -1).sum(axis=1) == 0)
-    if empty.size:
-        raise ValueError(
-            "Expected a mask that selects at least one pixel of every sample. Received: an empty "
-            f"mask for sample {empty.tolist()}. Leave these samples out."
-        )
-    return array
+class ReSTScore(ClassScore):
+    r"""Residual softmax target-class: a class by its score and its probability at once.
+
+    `score = y_t + log softmax(y)_t`. The score before the softmax says nothing of other classes,
+    the probability vanishes where the model is sure; their sum does neither, and has curvature in
+    every network, which `ShapleyCAM` looks for. It needs outputs before the softmax, as they are
+    explained by default.
+
+    Args:
+        indices: The class of every sample: an int for all of them, or a list with one per sample.
+
+    References:
+        Huaiguang Cai (2025), CAMs as Shapley Value-based Explainers.
+        https://arxiv.org/abs/2501.06261
+
+    Example:
+        >>> ShapleyCAM(model)(ReSTScore(243), images)
+    """
+
+    def __init__(self, indices: int | Sequence[int]) -> None:
+        self.indices = integers(indices)
+
+    def fixed(self, output: tf.Tensor, shows: Shows = LOGITS) -> Score:
+        """The same; raises for probabilities, whose score before the softmax is not known."""
+        if shows.probabilities:
+            raise ValueError(
+                "Expected an output before its softmax, for ReSTScore. Received: probabilities. "
+                "Give `model_modifier=LinearOutput()`, which explains what enters the softmax."
+            )
+        return self
+
+    def __call__(self, output: tf.Tensor) -> tf.Tensor:
+        """The class's score and the logarithm of its probability, averaged over any space."""
+        units = _over_space(output)
+        return unit_of(units, self.indices) + unit_of(tf.nn.log_softmax(units), self.indices)
+
+    def validate(self, shape: tf.TensorShape) -> None:
+        """Raise if a class is outside the last axis of the output."""
+        check_classes(self.indices, shape)
 
 
-def _sizes(shape: tf.TensorShape) -> str:
-    return ", ".join("any" if size is None else str(size) for size in shape)
-
-
-def _unit(output: tf.Tensor, indices: Any) -> tf.Tensor:
+def unit_of(output: tf.Tensor, indices: Any) -> tf.Tensor:
     """Each sample's unit of the last axis, averaged over any space."""
     if output.shape.rank == 1:
         return output
-    return _chosen(_over_space(output), indices)
+    return column_of(_over_space(output), indices)
 
 
-def _chosen(values: tf.Tensor, indices: Any) -> tf.Tensor:
+def column_of(values: tf.Tensor, indices: Any) -> tf.Tensor:
     """One column for each row of `values (batch, units)`, with a gradient that needs no values."""
     units = values.shape[-1]
 
@@ -321,7 +408,7 @@ def _over_space(output: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(output, spatial) if spatial else output
 
 
-def _check_classes(indices: np.ndarray, shape: tf.TensorShape) -> None:
+def check_classes(indices: np.ndarray, shape: tf.TensorShape) -> None:
     """Raise if an index is outside the last axis of an output of this shape."""
     if shape.rank is not None and shape.rank < 2:
         raise ValueError(
@@ -381,7 +468,7 @@ class LayerScore(Score):
     ) -> None:
         # The name, not the layer: a compiled pass keeps its score and must not keep the model.
         self.layer = layer.name if isinstance(layer, keras.Operation) else layer
-        self.filters = _integers(filters)
+        self.filters = integers(filters)
         self.pre_activation = pre_activation
         self.call_index = call_index
 
@@ -389,7 +476,7 @@ class LayerScore(Score):
         """The sum of the magnitudes of each sample's filter."""
         spatial = list(range(1, output.shape.rank - 1))
         sums = tf.reduce_sum(tf.abs(output), spatial)
-        return _chosen(sums, self.filters)
+        return column_of(sums, self.filters)
 
     def validate(self, shape: tf.TensorShape) -> None:
         """Raise if a filter is outside the last axis of the layer's output."""
