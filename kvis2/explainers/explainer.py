@@ -163,6 +163,7 @@ class Explainer(Method):
         maps, outputs = predicting._explained(score, seed_input)
         return maps, Predicted(outputs, self.meanings)
 
+    @tf.autograph.experimental.do_not_convert
     def graph(self, inputs: Any, score: ScoreLike = None) -> tuple[Any, list[tf.Tensor]]:
         """The maps and the predictions as tensors, inside a `tf.function`: the pass itself.
 

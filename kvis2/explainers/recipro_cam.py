@@ -82,6 +82,10 @@ class ReciproCAM(ClassActivationMap):
         found = scores_of_pairs(pairs, tf.stack(count), self.rows, alone, self.settings.verbose)
         maps = tf.reshape(found, tf.concat([count[:1], size], axis=0))
         maps = tf.ensure_shape(maps, activations.shape[:-1])
+        # Where all positions alone have one score, none of them is evidence.
+        axes = list(range(1, maps.shape.rank))
+        still = tf.equal(tf.reduce_max(maps, axes, True), tf.reduce_min(maps, axes, True))
+        maps = tf.where(still, 0.0, maps)
         return placed(maps, probe, inputs, self.settings.resize)
 
     def _masks(self, probe: Probe, whole: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

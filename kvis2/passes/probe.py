@@ -356,6 +356,12 @@ class Probe:
 
     def scores_under(self, score: Any, inputs: Tensors, overrides: Sequence[Override]) -> tf.Tensor:
         """The scores while further attributes are replaced, `(rows,)`: one forward pass."""
+        fixed = self._runner.batch
+        if fixed is not None and inputs[0].shape[0] != fixed:
+            raise ValueError(
+                f"Expected a model that takes any number of samples. Received: '{self.model.name}',"
+                f" which takes {fixed} at once. Build it without a batch size, with its weights."
+            )
         return self._total(self._forward(score, inputs, further=overrides))
 
     def gradients_at(

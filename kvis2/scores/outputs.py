@@ -230,7 +230,7 @@ class RegressionScore(Score):
     def validate(self, shape: tf.TensorShape) -> None:
         """Raise if a unit is outside the last axis of the output."""
         if shape.rank != 1:
-            check_classes(self.units, shape)
+            check_classes(self.units, shape, numbers=True)
 
 
 _SIGNS = {"increase": 1.0, "decrease": -1.0}
@@ -408,8 +408,8 @@ def _over_space(output: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(output, spatial) if spatial else output
 
 
-def check_classes(indices: np.ndarray, shape: tf.TensorShape) -> None:
-    """Raise if an index is outside the last axis of an output of this shape."""
+def check_classes(indices: np.ndarray, shape: tf.TensorShape, *, numbers: bool = False) -> None:
+    """Raise if an index is outside the last axis of an output; `numbers` where none is a class."""
     if shape.rank is not None and shape.rank < 2:
         raise ValueError(
             "Expected an output of shape (batch, ..., classes) to choose a class from. "
@@ -420,7 +420,7 @@ def check_classes(indices: np.ndarray, shape: tf.TensorShape) -> None:
         return
     indices = np.asarray(indices)
     wrong = indices[(indices < 0) | (indices >= classes)]
-    if wrong.size and classes == 1 and not (wrong != 1).any():
+    if wrong.size and classes == 1 and not (numbers or (wrong != 1).any()):
         raise ValueError(
             "Expected class 0, of an output with one unit that is taken for a number. Received: 1. "
             "If it is two classes, give BinaryScore(True) or BinaryScore(False), or compile the "
