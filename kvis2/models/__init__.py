@@ -18,6 +18,7 @@ from kvis2.models.computation import Computation
 from kvis2.models.extents import WHOLE, Extent, extents_between
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
+from kvis2.models.input_range import InputRange, input_range
 from kvis2.models.inputs import (
     Arguments,
     Batch,
@@ -94,6 +95,7 @@ __all__ = [
     "Extent",
     "FoldBatchNorm",
     "GuidedReLU",
+    "InputRange",
     "LinearOutput",
     "Meaning",
     "Modifier",
@@ -119,6 +121,7 @@ __all__ = [
     "flat_inputs",
     "flat_outputs",
     "inlined",
+    "input_range",
     "input_space",
     "input_structure",
     "is_affine",
