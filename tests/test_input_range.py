@@ -54,6 +54,7 @@ RANGES = {
     "Rescaling(1 / 255)": (lambda: network(L.Rescaling(1 / 255)), 255),
     "Rescaling to -1..1": (lambda: network(L.Rescaling(1 / 127.5, -1)), 255),
     "x / 127.5 - 1": (lambda: network(lambda x: x / 127.5 - 1), 255),
+    "the mean, then the deviation": (lambda: network(lambda x: (x - 127.5) / 64), 255),
     "0.5 - x * 0.01": (lambda: network(lambda x: 0.5 - x * 0.01), None),
     "means of ImageNet in pixels": (lambda: network(lambda x: x - 255 * MEANS), 255),
     "statistics of pixels": (

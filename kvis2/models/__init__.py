@@ -18,7 +18,6 @@ from kvis2.models.computation import Computation
 from kvis2.models.extents import WHOLE, Extent, extents_between
 from kvis2.models.feature_maps import ancestors, spatial_calls, spatial_sizes
 from kvis2.models.folding import FoldBatchNorm, scale_and_shift
-from kvis2.models.input_range import InputRange, input_range
 from kvis2.models.inputs import (
     Arguments,
     Batch,
@@ -63,6 +62,7 @@ from kvis2.models.modifiers import (
     modified,
 )
 from kvis2.models.overrides import overriding
+from kvis2.models.ranges import InputRange, input_range
 from kvis2.models.spaces import axes_between, input_space
 from kvis2.models.taps import (
     Call,

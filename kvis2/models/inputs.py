@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2.models import layers
-from kvis2.models.input_range import warn_of_range
+from kvis2.models.ranges import warn_of_range
 
 
 class Arguments(tuple):
@@ -68,7 +68,7 @@ class Batch:
             )
         self._specs = specs
         self._declared = layers.declared_inputs(model)
-        if len(self._given) == 1:
+        if len(self._given) == 1 and self._dtypes[0].startswith("float"):
             warn_of_range(model, self._given[0])
 
     @property
