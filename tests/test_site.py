@@ -4,6 +4,7 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -59,17 +60,49 @@ def test_notebook_runs_as_a_script(source, tmp_path, monkeypatch):
     exec(source.read_text(encoding="utf-8"), {"__name__": "notebook"})
 
 
-def test_all_code_of_the_new_pages_is_run_by_a_test():
-    run = {"recipes.md", *PAGES}
-    elsewhere = {  # The tests that run the code of pages that are older.
-        "from_keras_vis.md": "test_migration_guides.py",
-        "from_pytorch_cnn_visualizations.md": "test_migration_guides.py",
-    }
-    for page, test in elsewhere.items():
-        assert page in (ROOT / "tests" / test).read_text(encoding="utf-8")
-    for page in ("index.md", "strange_maps.md", "which_method.md", *run):
-        if "```python" in text_of(page) and page not in run:
-            assert page == "which_method.md"  # Its snippet is run below.
+@pytest.mark.slow
+def test_snippet_of_which_method_runs(small_model, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    boxes = [[2, 2, 8, 8]] * len(images)
+    names = {"model": small_model, "images": images, "boxes": boxes}
+    (code,) = sections("which_method.md").values()
+    exec(code, names)
+    assert (tmp_path / "comparison.csv").stat().st_size > 0
+    assert "random maps" in capsys.readouterr().out
+
+
+WITH_A_MODEL_AT_HAND = {  # What stands for the classes and layers of a bigger network.
+    "metrics.md": {"243": "2"},
+    "feature_visualisation.md": {
+        **{"130": "2", "range(64)": "range(3)", "block3_conv1": "late", '"conv1"': '"early"'},
+        **{"magnitude_constrained()": "magnitude_constrained(8)", 'steps": 32': 'steps": 4'},
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*all evidence at")
+@pytest.mark.parametrize("page", WITH_A_MODEL_AT_HAND)
+def test_snippets_of_older_pages_run(page, small_model, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_model.compile("sgd", "sparse_categorical_crossentropy")
+    labels = np.array([0, 1, 0, 1, 1])
+    names = {"model": small_model, "images": images, "x": images, "y": labels}
+    names |= {"labels": labels, "boxes": [[2, 2, 8, 8]] * len(images)}
+    code = "\n".join(sections(page).values())
+    for written, here in WITH_A_MODEL_AT_HAND[page].items():
+        assert written in code
+        code = code.replace(written, here)
+    exec(code, names)
+    assert list((tmp_path / "logs").rglob("*tfevents*"))
+
+
+def test_no_page_has_code_that_nothing_runs():
+    run_here = {"recipes.md", "which_method.md", *WITH_A_MODEL_AT_HAND, *PAGES}
+    tests = [path for path in (ROOT / "tests").glob("test_*.py") if path.name != "test_site.py"]
+    elsewhere = "".join(path.read_text(encoding="utf-8") for path in tests)
+    with_code = {page.name for page in DOCS.glob("*.md") if "```python" in page.read_text("utf-8")}
+    assert {page for page in with_code - run_here if page not in elsewhere} == set()
 
 
 def test_numbers_of_the_decision_table_are_those_that_were_measured():
