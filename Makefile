@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all lint format demo bench
+.PHONY: help install test test-all lint format demo bench docs release
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -30,3 +30,9 @@ demo:  ## Train the demo for about a minute, and show it in TensorBoard
 bench:  ## Measure kvis2 against its peers
 	python -m benchmarks.environments
 	python -m benchmarks --markdown docs/performance.md --json docs/performance.json
+
+docs:  ## Build the site into site/, strictly (needs the extra docs)
+	mkdocs build --strict
+
+release:  ## Build sdist and wheel into dist/, check, install and try both; nothing is uploaded
+	.ci/release.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
@@ -24,6 +25,9 @@ from kvis2.callbacks.writers import (
     Writer,
 )
 from kvis2.shown import Shown
+
+# At WARNING, the lowest level that Python shows where nobody has set up logging.
+_LOG = logging.getLogger("kvis2")
 
 
 class Observation(NamedTuple):
@@ -159,7 +163,7 @@ class PictureLogger(Shown, keras.callbacks.Callback):
         schedule = Schedule(self.log.every, first, last)
         planned = schedule.total()
         if planned is not None and planned > TENSORBOARD_STEPS:
-            print(
+            _LOG.warning(
                 f"{type(self).__name__} will log {planned} steps, of which TensorBoard keeps "
                 f"{TENSORBOARD_STEPS}: start it with `tensorboard --logdir {self.log.log_dir} "
                 f"--samples_per_plugin images={planned}` to see them all."

@@ -5,8 +5,9 @@ models with their preprocessing inside do; see --scale for others):
 
     python examples/explain_photo.py --model my_model.keras --image photo.jpg --output sheet.png
 
-Without, the ImageNet classifier and a photograph in ../shared/data are used. --quick takes fewer
-samples, masks and windows, and a minute in the place of several; --only takes some of the methods.
+Without, a small network learns to tell a temple from a flower, and both are in the photograph (see
+two_photographs.py; it needs scikit-learn). --quick takes fewer samples, masks and windows, and a
+minute in the place of several; --only takes some of the methods.
 """
 
 import argparse
@@ -18,12 +19,12 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import two_photographs
 from PIL import Image
 
 import kvis2
 from kvis2 import images
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 COLUMNS = 6
 WIDTH = 180  # pixels of one picture
 
@@ -41,8 +42,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=DATA / "efficientnet_lite0.keras")
-    parser.add_argument("--image", type=Path, default=DATA / "images" / "bulldog_cat.jpg")
+    parser.add_argument("--model", type=Path, help="a .keras file; default: a small network")
+    parser.add_argument("--image", type=Path, help="default: half a temple and half a flower")
     parser.add_argument("--label", type=int, help="class to explain; default: the predicted one")
     parser.add_argument("--output", type=Path, default=Path("methods.png"))
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies RGB in 0..255")
@@ -52,10 +53,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load_photo(path: Path, model: keras.Model) -> np.ndarray:
+def load_photo(path: Path | None, model: keras.Model) -> np.ndarray:
     """The photograph as uint8 RGB in the size that the model takes."""
     height, width = (side or 224 for side in model.input_shape[1:3])
-    return np.asarray(Image.open(path).convert("RGB").resize((width, height), Image.BICUBIC))
+    photo = Image.fromarray(two_photographs.both()) if path is None else Image.open(path)
+    return np.asarray(photo.convert("RGB").resize((width, height), Image.BICUBIC))
+
+
+def load_model(path: Path | None) -> keras.Model:
+    """The model of a file, or the small one."""
+    if path is None:
+        return two_photographs.trained()
+    return keras.saving.load_model(path, compile=False)
 
 
 def spatial_layers(model: keras.Model) -> list[str]:
@@ -181,12 +190,13 @@ def in_256_colours(picture: Image.Image) -> Image.Image:
 def main() -> None:
     """Explain the photograph and write the sheet."""
     options = arguments()
-    if not options.model.exists() or not options.image.exists():
+    missing = [each for each in (options.model, options.image) if each and not each.exists()]
+    if missing:
         raise SystemExit(
-            "Expected a model and a photograph. Received: "
-            f"{options.model} and {options.image}. Give --model and --image."
+            f"Expected files of a model and a photograph. Received: {missing[0]}, which is not "
+            "there. Leave --model and --image out to take those of two_photographs.py."
         )
-    model = keras.saving.load_model(options.model, compile=False)
+    model = load_model(options.model)
     photo = load_photo(options.image, model)
     batch = options.scale * photo[None].astype(np.float32)
     probabilities = model.predict(batch, verbose=0)[0]

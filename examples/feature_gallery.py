@@ -1,11 +1,14 @@
 """What the units of a network want to see: a gallery of five depths, classes, a dream, inversions.
 
+    python examples/feature_gallery.py --out gallery
     python examples/feature_gallery.py model.keras photo.jpg --out gallery
     python examples/feature_gallery.py VGG16 photo.jpg --out gallery --only units classes
     python examples/feature_gallery.py emotion.keras face.png --input-range 0 255 --out gallery
 
 MODEL is a file that Keras reads, or a name in `keras.applications`, whose ImageNet weights are
-downloaded and whose preprocessing is taken. `features.jpg` sums up units and classes.
+downloaded and whose preprocessing is taken; without one a small network is trained that tells a
+temple from a flower (see two_photographs.py; it needs scikit-learn). `features.jpg` sums up units
+and classes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import two_photographs
 from numpy.typing import NDArray
 
 from kvis2 import images, presets
@@ -165,7 +169,7 @@ class FeatureGallery:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the gallery."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
+    parser.add_argument("model", nargs="?")
     parser.add_argument("photographs", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, default=Path("gallery"))
     parser.add_argument("--input-range", nargs=2, type=float, metavar=("BLACK", "WHITE"))
@@ -176,7 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
     options = parser.parse_args(arguments)
 
-    model, preprocess = load_model(options.model, options.random_weights)
+    if options.model is None:
+        model, preprocess = two_photographs.trained(), None
+        images.save(options.out / "both.png", two_photographs.both())
+        options.photographs = [options.out / "both.png"]
+    else:
+        model, preprocess = load_model(options.model, options.random_weights)
     space = input_space(model, preprocess, options.input_range)
     gallery = FeatureGallery(model, space, options.steps, options.out)
     count = model.output_shape[-1]

@@ -233,6 +233,12 @@ def save(driver: Any, path: Path) -> None:
 def main() -> None:
     """Write the log where there is none, and take the pictures."""
     options = arguments()
+    if options.log is None and not (DATA / "boxes.json").exists():
+        raise SystemExit(
+            f"Expected photographs with boxes and a classifier in {DATA}. Received: no such "
+            "folder. This script draws the pictures of the documentation; digits_in_the_wild.py "
+            "makes a log of the Explanations tab from a plain clone."
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         directory = options.log or Path(folder)

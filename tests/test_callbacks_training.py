@@ -634,12 +634,36 @@ def test_the_last_epoch_of_an_early_stop_is_logged(tmp_path, order):
     assert logger.history["step"] == [0, 4]
 
 
-def test_the_hint_for_more_than_ten_steps_is_printed_once(tmp_path, capsys):
+def test_the_hint_for_more_than_ten_steps_is_logged_once(tmp_path, caplog, capsys):
     model = compiled(keras.Sequential(dense()), run_eagerly=True)
     train(model, Pixel(tmp_path), epochs=11)
-    assert "samples_per_plugin" not in capsys.readouterr().out
+    assert not caplog.records
     train(model, Pixel(tmp_path, every=1), epochs=11)
-    assert capsys.readouterr().out.count("--samples_per_plugin images=11") == 1
+    (said,) = caplog.records
+    assert (said.name, said.levelname) == ("kvis2", "WARNING")
+    assert said.getMessage().count("--samples_per_plugin images=11") == 1
+    assert "samples_per_plugin" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_hint_is_seen_where_nobody_has_set_up_logging_and_can_be_silenced(tmp_path):
+    script = """
+import logging, sys, keras, numpy as np
+from kvis2.callbacks import SaliencyLogger
+if sys.argv[2] == "silent":
+    logging.getLogger("kvis2").setLevel(logging.ERROR)
+model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+x, y = np.random.default_rng(0).random((4, 4, 4, 1)), [0, 1, 0, 1]
+logger = SaliencyLogger(sys.argv[1], x, y, every=1, metrics=[])
+model.fit(x, np.array(y), epochs=11, verbose=0, callbacks=[logger])
+"""
+    for how, count in [("shown", 1), ("silent", 0)]:
+        command = [sys.executable, "-c", script, str(tmp_path / how), how]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.count("--samples_per_plugin images=11") == count
+        assert not result.stdout
 
 
 # What.

@@ -164,9 +164,9 @@ def test_code_of_the_readme_runs(tmp_path, monkeypatch, images, small_model):
 @pytest.mark.filterwarnings("ignore:.*found no evidence")
 @pytest.mark.filterwarnings("ignore:.*are flat")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
-@pytest.mark.parametrize("page", ["deploy", "guidance"])
+@pytest.mark.parametrize("page", ["deploy.md", "guidance.md"])
 def test_code_of_the_guides_runs(page, tmp_path, monkeypatch, images, small_model):
-    blocks = code_blocks(f"docs/{page}.md")
+    blocks = code_blocks(f"docs/{page}")
     monkeypatch.chdir(tmp_path)
     small_model.compile("sgd", "sparse_categorical_crossentropy")
     labels = np.array([0, 1, 0, 1, 1])
@@ -176,7 +176,7 @@ def test_code_of_the_guides_runs(page, tmp_path, monkeypatch, images, small_mode
     names |= {"images": images}
     for block in blocks:
         exec(block, names)
-    if page == "deploy":
+    if page == "deploy.md":
         assert names["again"](images)["heatmap"].shape == images.shape[:3]
         assert names["report"].difference < 1e-4
         names["served"](tf.constant(images), tf.constant(labels))

@@ -56,7 +56,9 @@ def test_sheet_of_ones_own_model_and_photograph(script, small_model, monkeypatch
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
 def test_panels_are_what_the_explainers_return(script, shared_data, monkeypatch, tmp_path, capsys):
     only = ["Grad-CAM", "LRP"]
-    run(script, monkeypatch, "--only", *only, "--output", tmp_path / "sheet.png")
+    given = ["--model", shared_data / "efficientnet_lite0.keras"]
+    given += ["--image", shared_data / "images" / "bulldog_cat.jpg"]
+    run(script, monkeypatch, *given, "--only", *only, "--output", tmp_path / "sheet.png")
     assert "class 243, probability 0.35" in capsys.readouterr().out
 
     model = keras.saving.load_model(shared_data / "efficientnet_lite0.keras", compile=False)

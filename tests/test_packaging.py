@@ -1,7 +1,10 @@
 """What is installed: the metadata, the wheel, the backend check, the import time."""
 
+import ast
+import configparser
 import importlib.metadata
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -55,12 +58,65 @@ def test_metadata_names_version_python_and_licence():
     }
 
 
+def test_metadata_names_authors_pythons_and_what_the_ci_tries():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    metadata = settings["metadata"]
+    assert metadata["author"] == "kvis2 authors"
+    pythons = re.findall(r"Python :: (3\.\d+)", metadata["classifiers"])
+    assert pythons == ["3.10", "3.11", "3.12", "3.13"]
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert {f"pytest_on {each}" for each in (pythons[0], pythons[-1])} <= set(
+        re.findall(r"pytest_on 3\.\d+", ci)
+    )
+
+
+def top_level_imports(path):
+    """The packages that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name.partition(".")[0] for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_all_that_is_imported_is_required_and_nothing_else():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    required = {
+        Requirement(e).name for e in settings["options"]["install_requires"].split("\n") if e
+    }
+    paths = [*(ROOT / "kvis2").rglob("*.py"), *(ROOT / "callbacks").rglob("*.py")]
+    imported = {name for path in paths for name in top_level_imports(path)}
+    others = imported - set(sys.stdlib_module_names) - {"kvis2"}
+    assert {"pillow" if name == "PIL" else name for name in others} == required
+
+
+def test_every_extra_is_named_where_a_user_reads():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for extra in settings["options.extras_require"]:
+        assert f"`{extra}`" in readme or f"[{extra}]" in readme, extra
+
+
+def test_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {kvis2.__version__}\n" in citation
+
+
 def test_requirements_have_lower_bounds_where_needed_and_no_upper_ones():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    of_user = {
+        each.name: str(each.specifier)
+        for each in map(Requirement, settings["options"]["install_requires"].split())
+    }
     requirements = [Requirement(text) for text in importlib.metadata.requires("kvis2")]
-    of_user = {each.name: str(each.specifier) for each in requirements if not each.marker}
     assert of_user == {
         "tensorflow": ">=2.16",
         "keras": ">=3.3",
+        "h5py": "",
         "numpy": "",
         "matplotlib": ">=3.5",
         "pillow": ">=10.1",

@@ -28,7 +28,15 @@ def test_pages_get_the_numbers_and_keep_what_was_written(
     small_classifier().save(tmp_path / "small.keras")
     page = "# Mine\n\n<!-- checks made by examples/which_method.py -->\nold\n<!-- end -->\nkept\n"
     (tmp_path / "methods.md").write_text(page)
-    options = ["--model", tmp_path / "small.keras", "--output", tmp_path, "--quick"]
+    options = [
+        "--model",
+        tmp_path / "small.keras",
+        "--photographs",
+        shared_data,
+        "--output",
+        tmp_path,
+        "--quick",
+    ]
     monkeypatch.setattr(sys, "argv", ["which_method.py", *map(str, options)])
     script.main()
     said = capsys.readouterr().out

@@ -16,8 +16,11 @@ from kvis2.images import normalize as normalized
 from kvis2.models import Batch
 from kvis2.passes import LINEAR, Method, Predicted, Probe
 from kvis2.passes import normalized as resampled
-from kvis2.scores import ScoreLike
+from kvis2.scores import Score, ScoreLike
 from kvis2.types import LayerReference, Tensors
+
+_LEFT_OUT: Any = object()
+"""In the place of the images where a call has one argument."""
 
 _NORMALIZATIONS = ("image", "batch", "minmax", False, None)
 
@@ -128,8 +131,11 @@ class Explainer(Method):
         """The maps that `explain` makes of `attributions`."""
         return list(attributions)
 
-    def __call__(self, score: ScoreLike, seed_input: Any) -> Any:
+    def __call__(self, score: ScoreLike = None, seed_input: Any = _LEFT_OUT) -> Any:
         """Explain `score` for every sample of `seed_input`.
+
+        `explainer(images)`, without a score, is `explainer(None, images)`: each sample's predicted
+        class.
 
         Args:
             score: A class index, one per sample, None (each sample's predicted class), a
@@ -145,6 +151,13 @@ class Explainer(Method):
         Raises:
             ValueError: If the score, the input or the layer do not fit the model.
         """
+        if seed_input is _LEFT_OUT:
+            score, seed_input = None, score
+        if seed_input is None or isinstance(seed_input, Score) or callable(seed_input):
+            raise TypeError(
+                f"Expected what is explained: `{type(self).__name__}(model)(score, images)`, or "
+                f"`(images)` for the predicted class. Received: {seed_input!r} alone. Give images."
+            )
         return self._explained(score, seed_input)[0]
 
     def with_predictions(self, score: ScoreLike, seed_input: Any) -> tuple[Any, Predicted]:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.models import Batch, Meaning, counted, specifications
+from kvis2.models import Batch, InputRange, Meaning, counted, specifications
 from kvis2.passes import UNTRACEABLE, Probe, Survey
 from kvis2.scores import FunctionScore
 
@@ -50,6 +50,7 @@ class Description:
             model runs eagerly only, so that they cannot be counted.
         maps: The feature maps that a CAM can look at, in the order of the pass.
         default: The layer that a CAM looks at if none is named; None if there is none.
+        input_range: The range of images that the model expects, as far as its first layers tell.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Description:
     activations: Mapping[str, int] | None
     maps: tuple[Map, ...]
     default: str | None
+    input_range: InputRange | None = None
 
     @classmethod
     def of(cls, model: keras.Model, inputs: Any = None) -> Description:
@@ -93,13 +95,14 @@ class Description:
             activations=dict(counted(survey.operations)) if survey.operations else None,
             maps=maps,
             default=maps[-1].layer if maps else None,
+            input_range=models.input_range(model),
         )
 
     def __str__(self) -> str:
         return "\n".join(
             [
                 f"{self.name}: {self.kind} model, {self.parameters:,} parameters",
-                *_section("inputs", [f"{n}  {d} {_shape(s)}" for n, d, s in self.inputs]),
+                *_section("inputs", self._input_lines()),
                 *_section(
                     "outputs", [line for each in self.outputs for line in _output_lines(each)]
                 ),
@@ -113,6 +116,11 @@ class Description:
         lines = [html.escape(line) for line in str(self).splitlines()]
         shown = [line if line.startswith(" ") else f"<b>{line}</b>" for line in lines]
         return f"<pre>{chr(10).join(shown)}</pre>"
+
+    def _input_lines(self) -> list[str]:
+        listed = [f"{name}  {dtype} {_shape(shape)}" for name, dtype, shape in self.inputs]
+        expects = [] if self.input_range is None else [f"expects values in {self.input_range}"]
+        return [*listed, *expects]
 
     def _activation_line(self) -> str:
         if self.activations is None:

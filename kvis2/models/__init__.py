@@ -63,6 +63,7 @@ from kvis2.models.modifiers import (
     modified,
 )
 from kvis2.models.overrides import overriding
+from kvis2.models.ranges import InputRange, input_range
 from kvis2.models.spaces import axes_between, input_space
 from kvis2.models.taps import (
     Call,
@@ -95,6 +96,7 @@ __all__ = [
     "Extent",
     "FoldBatchNorm",
     "GuidedReLU",
+    "InputRange",
     "LibraGrad",
     "LinearOutput",
     "Meaning",
@@ -121,6 +123,7 @@ __all__ = [
     "flat_inputs",
     "flat_outputs",
     "inlined",
+    "input_range",
     "input_space",
     "input_structure",
     "is_affine",

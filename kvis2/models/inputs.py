@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2.models import layers
+from kvis2.models.ranges import warn_of_range
 
 
 class Arguments(tuple):
@@ -67,6 +68,8 @@ class Batch:
             )
         self._specs = specs
         self._declared = layers.declared_inputs(model)
+        if len(self._given) == 1 and self._dtypes[0].startswith("float"):
+            warn_of_range(model, self._given[0])
 
     @property
     def arrays(self) -> list[np.ndarray]:
@@ -377,8 +380,8 @@ def _dtype(array: np.ndarray, spec: Any, has_tokens: bool) -> str:
 
 
 def _with_axes(array: np.ndarray, shape: tuple[int | None, ...], name: str) -> np.ndarray:
-    """`array` with a missing batch axis, or a missing channel axis of grey images, added."""
-    for candidate in (array, array[None], array[..., None]):
+    """`array` with the axes added that it lacks: the batch, the channel of grey images, or both."""
+    for candidate in (array, array[None], array[..., None], array[None, ..., None]):
         if candidate.ndim == len(shape) and all(
             wanted in (None, size)
             for wanted, size in zip(shape[1:], candidate.shape[1:], strict=True)
