@@ -38,7 +38,13 @@ def diverged(activation):
 
 @pytest.mark.filterwarnings("ignore:GuidedReLU replaced")
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("name", sorted(EXPLAINERS.keys() - OF_TRANSFORMERS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("GradCAM", "RISE") else pytest.mark.slow)
+        for name in sorted(EXPLAINERS.keys() - OF_TRANSFORMERS)
+    ],
+)
 def test_every_explainer_names_the_weight(name, activation):
     model = diverged(activation)
     with pytest.raises(ValueError, match=NAMED):

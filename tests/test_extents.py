@@ -44,7 +44,14 @@ CROPS = {
 }
 
 
-@pytest.mark.parametrize("kind", [kvis2.GradCAM, kvis2.LayerCAM, kvis2.ScoreCAM])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kvis2.GradCAM,
+        pytest.param(kvis2.LayerCAM, marks=pytest.mark.slow),
+        pytest.param(kvis2.ScoreCAM, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", CROPS)
 def test_the_map_of_a_crop_lies_in_the_crop(name, kind):
     before, (rows, columns) = CROPS[name]

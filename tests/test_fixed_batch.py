@@ -43,7 +43,13 @@ def pictures():
     return np.random.default_rng(1).random((6, *SIZE, 3), dtype="float32")
 
 
-@pytest.mark.parametrize("name", sorted(EXPLAINERS.keys() - OF_TRANSFORMERS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("GradCAM", "RISE") else pytest.mark.slow)
+        for name in sorted(EXPLAINERS.keys() - OF_TRANSFORMERS)
+    ],
+)
 def test_every_explainer_explains_as_with_an_open_batch(name, models, pictures):
     fixed, free = models
     options = {"layer": "conv"} if "CAM" in name or name == "FullGrad" else {}
@@ -74,6 +80,7 @@ def test_predictions_and_activations_are_of_the_samples_alone(count, models, pic
     np.testing.assert_allclose(seen, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "measure", [metrics.Deletion, metrics.Insertion, metrics.Infidelity, metrics.AverageDrop]
 )
@@ -84,6 +91,7 @@ def test_measures_are_those_with_an_open_batch(measure, models, pictures):
     np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_ascents_make_the_same_images(models):
     images = [
         kvis2.ActivationMaximization(each, steps=3, transforms=())([0, 1, 2, 0, 1])

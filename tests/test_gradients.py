@@ -109,7 +109,7 @@ def test_input_times_gradient_without_biases_adds_up_to_the_score():
 # -- integrated gradients -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("baseline", [None, 0.7])
+@pytest.mark.parametrize("baseline", [None, pytest.param(0.7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", ["gauss-legendre", "trapezoid"])
 def test_integrated_gradients_of_a_net(case, baseline, method):
     """Against 400 midpoints in NumPy; the gradient of a ReLU net jumps, so not digit for digit."""

@@ -40,7 +40,7 @@ def x():
     return np.random.default_rng(0).random((5, 12, 12, 3)).astype(np.float32)
 
 
-EXPLAINERS = [
+EXPLAINERS: list = [
     (GradCAM, {}),
     (GradCAM, {"layer": "first", "resize": False, "normalize": False}),
     (LayerCAM, {"normalize": "minmax"}),
@@ -55,7 +55,13 @@ EXPLAINERS = [
 ]
 
 
-@pytest.mark.parametrize(("explainer", "options"), EXPLAINERS)
+@pytest.mark.parametrize(
+    ("explainer", "options"),
+    [
+        pytest.param(*each, marks=[] if i < 4 else pytest.mark.slow)
+        for i, each in enumerate(EXPLAINERS)
+    ],
+)
 def test_explained_returns_predictions_and_the_explainers_maps(model, x, explainer, options):
     explained = Explained(model, explainer, **options)
     result = explained(x)
@@ -81,7 +87,14 @@ def test_shared_predictions_are_those_of_the_folded_pass(model, x):
     np.testing.assert_allclose(shared["heatmap"], GradCAM(model)(None, x), atol=1e-6)
 
 
-@pytest.mark.parametrize("explainer", [GradCAM, IntegratedGradients, ScoreCAM, kvis2.RISE])
+@pytest.mark.parametrize(
+    "explainer",
+    [
+        GradCAM,
+        IntegratedGradients,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (ScoreCAM, kvis2.RISE)),
+    ],
+)
 def test_the_class_is_an_input(model, x, explainer):
     options = {"samples": 8} if explainer is kvis2.RISE else {}
     explained = Explained(model, explainer, score="input", **options)

@@ -10,7 +10,13 @@ from kvis2 import CategoricalScore, GradCAM
 
 @pytest.mark.filterwarnings("ignore:.*found no evidence")  # of random weights
 @pytest.mark.filterwarnings("ignore:.*left alone")
-@pytest.mark.parametrize("name", sorted(public_explainers() - OF_TRANSFORMERS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("GradCAM", "LRP", "RISE") else pytest.mark.slow)
+        for name in sorted(public_explainers() - OF_TRANSFORMERS)
+    ],
+)
 def test_images_alone_are_explained_for_their_predicted_classes(name, small_model, images):
     predicted = small_model.predict(images, verbose=0).argmax(-1).tolist()
     assert len(set(predicted)) > 1
@@ -18,6 +24,7 @@ def test_images_alone_are_explained_for_their_predicted_classes(name, small_mode
     np.testing.assert_allclose(maps, EXPLAINERS[name](small_model)(predicted, images), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OF_TRANSFORMERS))
 def test_images_alone_for_transformers(name):
     case = model_zoo.KINDS["vision transformer, tokens as a grid"]()

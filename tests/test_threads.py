@@ -59,7 +59,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("at", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("at", [1, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 3))])
 def test_a_call_and_a_prediction_while_a_pass_is_traced_are_what_they_always_are(name, at, images):
     keras.utils.clear_session()
     expected, _ = network()

@@ -93,7 +93,7 @@ def warn_of_range(model: keras.Model, images: np.ndarray) -> None:
         return
     if expected.high == 255 and low >= -1 and high <= 1:
         advice = "They are all but black to it: give pixels in 0..255, unscaled"
-    elif expected.high == 1 and high > 2:
+    elif expected.high == 1 and low >= 0 and high > 2:
         advice = "They are far brighter than white to it: divide them by 255"
     else:
         return
