@@ -150,7 +150,7 @@ def sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 def heat(heatmap: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """The display recipe of the documentation: the map in jet, over the picture."""
-    jet = images.colorize(heatmap)
+    jet = images.colorize(heatmap, "jet")
     return overlay(jet, images.displayable(picture[None], display=RANGE)[0], 0.6)
 
 

@@ -48,7 +48,7 @@ def attention(
         heatmap = visualize_saliency(model, -1, label, photograph, backprop_modifier=modifier)
         pictures.append(images.colorize(heatmap))
     cam = visualize_cam(model, -1, label, photograph, penultimate)
-    pictures.append(overlay(images.colorize(cam), photograph, 0.5))
+    pictures.append(overlay(images.colorize(cam, "jet"), photograph, 0.5))
     name = utils.lookup_imagenet_labels(label)[0]
     return images.strip(pictures, [name, *BACKPROP, "Grad-CAM"])
 

@@ -10,6 +10,7 @@ from explainers import EXPLAINERS, OF_TRANSFORMERS
 from trainings import X, Y, compiled, picture, stack, summaries
 
 from kvis2.callbacks import ExplanationLogger
+from kvis2.callbacks.looked import place_of
 from kvis2.images import panel
 
 pytestmark = pytest.mark.slow
@@ -45,6 +46,7 @@ class Training:
                 explainer=EXPLAINERS[name],
                 run=name,
                 tag=name,
+                metrics=[],
                 every=1,
                 on_error="raise",
             )
@@ -71,6 +73,7 @@ def logged(network, tmp_path_factory):
     with warnings.catch_warnings():
         # A network that has hardly been trained may have nothing to say for a class.
         warnings.filterwarnings("ignore", ".*found no evidence")
+        warnings.filterwarnings("ignore", ".*are flat")
         return Training(network, tmp_path_factory.mktemp(network))
 
 
@@ -92,8 +95,19 @@ def test_each_explainer_logs_every_epoch_from_one_trace(logged):
             (step, f"{name}/{i:02d} class {Y[i]}") for step in (0, 1) for i in range(PROBES)
         }
         assert set(written) == expected, name
-        maps, probabilities = logger.explain(), logger.predict()
+        maps, looked = logger.explain(), logger._look()
+        caption = place_of(logger.explainer, looked.raw[looked.first])
+        # Colours that were signed once stay so, that steps compare.
+        limits = (-1.0, 1.0) if logger._panels._signed else (0.0, 1.0)
         for i, image in enumerate(logged.images):
             last = picture(written[1, f"{name}/{i:02d} class {Y[i]}"]).astype(int)
-            shown = panel(image, maps[i], probabilities=probabilities[i], label=int(Y[i]))
+            shown = panel(
+                image,
+                maps[i],
+                explained=int(Y[i]),
+                probabilities=looked.probabilities[i],
+                label=int(Y[i]),
+                caption=caption,
+                limits=limits,
+            )
             assert np.abs(last - shown).max() <= 2, name

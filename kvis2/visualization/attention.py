@@ -271,7 +271,7 @@ def visualize_cam(
 
     Example:
         >>> heatmap = visualize_cam(model, -1, 20, image)
-        >>> jet = kvis2.images.colorize(heatmap)
+        >>> jet = kvis2.images.colorize(heatmap, "jet")
         >>> picture = overlay(jet, image)
     """
     model, modifiers = backprop_modifiers.applied(backprop_modifier, model)
