@@ -295,8 +295,8 @@ def test_a_card_at_full_size_with_its_numbers_and_curves(page):
 def test_what_one_sees_is_saved_as_png_and_gif(page):
     page.execute_script(KEEP_DOWNLOADS)
     for label in ["PNG", "GIF"]:
-        page.find_element(By.XPATH, f"//header/button[text()='{label}']").click()
         count = len(page.execute_script("return window.saved"))
+        page.find_element(By.XPATH, f"//header/button[text()='{label}']").click()
         WebDriverWait(page, 30).until(
             lambda d, count=count: len(d.execute_script("return window.saved")) > count
         )
