@@ -183,7 +183,11 @@ def test_the_loss_is_found_by_where_the_output_stands(declared, packed, loss, sc
     kernel = model.logit.kernel.numpy()
     if declared:
         inputs = keras.Input((6, 5, 3))
-        model = keras.Model(inputs, model.call(inputs))
+        outputs = model.call(inputs)
+        old = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 6)
+        if old and isinstance(outputs, dict) and "a" not in outputs:
+            pytest.skip(f"Keras {keras.__version__} takes no lists in a dict of outputs")
+        model = keras.Model(inputs, outputs)
     model.compile("sgd", loss)
     for kind, sign in ((0, -1.0), (1, 1.0)):
         found = kvis2.Saliency(model, reduce="signed", normalize=False)(score(kind), images)
