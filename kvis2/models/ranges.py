@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -75,6 +76,21 @@ def input_range(model: keras.Model) -> InputRange | None:
     return None
 
 
+# Asked for at every call: what a model expects, and how many layers it had then.
+_KNOWN: weakref.WeakKeyDictionary[keras.Model, tuple[int, InputRange | None]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _known_range(model: keras.Model) -> InputRange | None:
+    """`input_range`, found out once for a model with as many layers."""
+    count = len(model.layers)
+    kept = _KNOWN.get(model)
+    if kept is None or kept[0] != count:
+        kept = _KNOWN[model] = (count, input_range(model))
+    return kept[1]
+
+
 def warn_of_range(model: keras.Model, images: np.ndarray) -> None:
     """Warn of images in 0..1 for a model that scales 0..255 itself, and of the reverse.
 
@@ -85,7 +101,7 @@ def warn_of_range(model: keras.Model, images: np.ndarray) -> None:
     """
     if images.ndim != 4 or not images.size:
         return
-    expected = input_range(model)
+    expected = _known_range(model)
     if expected is None:
         return
     low, high = float(images.min()), float(images.max())
