@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from kvis2.callbacks.looked import Looked
+from kvis2.callbacks.probe_sets import ProbeSet
 from kvis2.localization import (
-    Boxes,
     energy_in_box,
     localization_auc,
     pointing_game,
@@ -44,18 +44,17 @@ class Curves:
 
     Args:
         metrics: "auto", or names of `MEASURES`.
-        boxes: Where the objects are, or None.
+        has_boxes: Whether it is known where the objects are.
 
     Raises:
         ValueError: If a name is unknown, or needs boxes that are not there.
     """
 
-    def __init__(self, metrics: str | Sequence[str], boxes: Boxes | None) -> None:
-        self.boxes = boxes
+    def __init__(self, metrics: str | Sequence[str], has_boxes: bool) -> None:
         self._is_auto = isinstance(metrics, str) and metrics == "auto"
-        located = ["pointing_game", "energy_in_box"] if boxes is not None else []
+        located = ["pointing_game", "energy_in_box"] if has_boxes else []
         usual = [*located, "sparseness", *_OF_TIME]
-        self.names = usual if self._is_auto else self._checked(metrics)
+        self.names = usual if self._is_auto else _checked(metrics, has_boxes)
         self.forget()
 
     def forget(self) -> None:
@@ -89,38 +88,32 @@ class Curves:
         if 2 * _STEPS * once <= _SHARE * _seconds(look):
             self.names = [*self.names, "insertion_gain"]
 
-    def numbers(self, looked: Looked, model: keras.Model, images: Any) -> dict[str, float]:
+    def numbers(self, looked: Looked, model: keras.Model, probes: ProbeSet) -> dict[str, float]:
         """The mean of each measure; NaN where there is nothing to compare with yet.
 
         Args:
             looked: What was seen at this step.
             model: The model that was explained.
-            images: The probes.
+            probes: What was explained.
         """
         maps, raw = looked.maps[looked.first], looked.raw[looked.first]
         assert maps is not None
         assert raw is not None
-        found = {
-            name: self._measured(name, maps, raw, looked, model, images) for name in self.names
-        }
+        found: dict[str, Any] = {}
+        for name in self.names:
+            if name in _ON_OBJECTS:
+                found[name] = _ON_OBJECTS[name](maps, probes.boxes)
+            elif name in _OF_MAPS:
+                found[name] = _OF_MAPS[name](raw)
+            elif name == "insertion_gain":
+                found[name] = self._gain(looked, model, probes.images)
+            else:
+                found[name] = self._since(name, raw)
         self._before = raw
         return {name: float(np.mean(values)) for name, values in found.items()}
 
-    def _measured(
-        self,
-        name: str,
-        maps: np.ndarray,
-        raw: np.ndarray,
-        looked: Looked,
-        model: keras.Model,
-        images: Any,
-    ) -> Any:
-        if name in _ON_OBJECTS:
-            return _ON_OBJECTS[name](maps, self.boxes)
-        if name in _OF_MAPS:
-            return _OF_MAPS[name](raw)
-        if name == "insertion_gain":
-            return self._gain(looked, model, images)
+    def _since(self, name: str, raw: np.ndarray) -> Any:
+        """How the maps compare with earlier ones, NaN where there are none."""
         earlier = self._before if name == "drift" else self._untrained
         if earlier is None or earlier.shape != raw.shape:
             return math.nan
@@ -135,21 +128,22 @@ class Curves:
             maps = dict(zip(sorted(images), looked.maps, strict=True))
         return self._insertion(looked.explained.score, images, maps).gain
 
-    def _checked(self, metrics: Any) -> list[str]:
-        names = [metrics] if isinstance(metrics, str) else list(metrics)
-        unknown = [name for name in names if name not in MEASURES]
-        if unknown:
-            raise ValueError(
-                f"Expected metrics to be 'auto' or some of {', '.join(MEASURES)}. Received: "
-                f"{', '.join(map(repr, unknown))}. Others are in kvis2.metrics."
-            )
-        homeless = [name for name in names if name in _ON_OBJECTS]
-        if homeless and self.boxes is None:
-            raise ValueError(
-                f"Expected boxes= for {', '.join(homeless)}. Received: none. Say where the objects "
-                "are, with boxes or masks."
-            )
-        return names
+
+def _checked(metrics: Any, has_boxes: bool) -> list[str]:
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        raise ValueError(
+            f"Expected metrics to be 'auto' or some of {', '.join(MEASURES)}. Received: "
+            f"{', '.join(map(repr, unknown))}. Others are in kvis2.metrics."
+        )
+    homeless = [name for name in names if name in _ON_OBJECTS]
+    if homeless and not has_boxes:
+        raise ValueError(
+            f"Expected boxes= for {', '.join(homeless)}. Received: none. Say where the objects "
+            "are, with boxes or masks."
+        )
+    return names
 
 
 def _seconds(run: Callable[[], Any]) -> float:

@@ -176,7 +176,7 @@ class ExplanationLogger(PictureLogger):
         self.layer = layer
         self.tag = tag
         self.batch_size = batch_size
-        self._curves = Curves(metrics, self._probes.boxes)
+        self._curves = Curves(metrics, self._probes.boxes is not None)
         self._factory = explainer
         self._options = self._options_of(explainer)
 
@@ -203,7 +203,6 @@ class ExplanationLogger(PictureLogger):
         if self._probing.waits:
             self._take(self._probing.pool)
             self._take(self._probing.worst(self.predict()))
-        self._curves.boxes = self._probes.boxes
         if self._curves.compares_with_untrained and self.model.built:
             self._curves.remember_untrained(self._look())
 
@@ -216,9 +215,24 @@ class ExplanationLogger(PictureLogger):
         model = self._explained_model()
         if isinstance(self.explainer, Explainer):
             self._curves.afford(model, self.images, self._look)
-        numbers = self._curves.numbers(looked, model, self.images)
+        numbers = self._curves.numbers(looked, model, self._probes)
         scalars = {f"{tag}/{name}": value for name, value in numbers.items()}
         return Observation(pictures, scalars, self._tab(tag, looked, numbers))
+
+    @property
+    def images(self) -> Any:
+        """The probe images."""
+        return self._probes.images
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Their true classes, or None."""
+        return self._probes.labels
+
+    @property
+    def boxes(self) -> Boxes | None:
+        """Where their objects are, or None."""
+        return self._probes.boxes
 
     @property
     def _shown(self) -> dict[int, np.ndarray]:
@@ -228,7 +242,6 @@ class ExplanationLogger(PictureLogger):
         self._probes = probes
         thumbnails = self.log.save_dir is not None
         self._panels = Panels(probes, self.style, self.class_names, thumbnails)
-        self.images, self.labels, self.boxes = probes.images, probes.labels, probes.boxes
 
     def _tab(self, tag: str, looked: Looked, numbers: Mapping[str, float]) -> list[TabSummary]:
         """What the Explanations tab shows of the first input that can be drawn."""

@@ -13,6 +13,7 @@ from kvis2.callbacks.masks import Annotated, counterfactual_figures, exchanged
 from kvis2.callbacks.pictures import Observation, PictureLogger
 from kvis2.callbacks.settings import Log
 from kvis2.explainers import GradCAM
+from kvis2.models import meaning_of
 from kvis2.shown import Shown
 
 Loss = Callable[[keras.Model, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -245,11 +246,10 @@ def _user_loss(model: keras.Model, targets: tf.Tensor, outputs: tf.Tensor) -> tf
 
 
 def _probabilities(model: keras.Model, outputs: tf.Tensor) -> tf.Tensor:
-    loss = keras.losses.get(model.loss)
-    config = loss.get_config() if hasattr(loss, "get_config") else {}
+    """The outputs as probabilities of classes, `(batch, classes)`, by what the loss takes."""
     outputs = tf.cast(outputs, tf.float32)
     one = outputs.shape[-1] == 1
-    if config.get("from_logits"):
+    if meaning_of(model, 0, outputs.shape, None).logits:
         outputs = tf.sigmoid(outputs) if one else tf.nn.softmax(outputs)
     return tf.concat([1 - outputs, outputs], axis=-1) if one else outputs
 

@@ -8,7 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvis2.callbacks.looked import probabilities_of
+from kvis2.callbacks.predictions import two_classes
 from kvis2.localization import object_masks
+from kvis2.passes import Prediction
 from kvis2.shown import Shown
 
 
@@ -80,14 +83,21 @@ def counterfactual_figures(
     Returns:
         "accuracy" as it is; "exchanged_accuracy", of the object before other backgrounds; "flips",
         the share of answers that another background changes.
+
+    Raises:
+        ValueError: If the model's first output is not that of a classifier.
     """
+    prediction = Prediction(model)
 
     def answers(images: Any) -> np.ndarray:
-        outputs = np.asarray(model.predict(images, verbose=0))
-        if outputs.ndim == 2 and outputs.shape[1] == 1:
-            threshold = 0.5 if outputs.min() >= 0 and outputs.max() <= 1 else 0.0
-            return (outputs[:, 0] > threshold).astype(int)
-        return outputs.reshape(len(outputs), -1).argmax(axis=1)
+        probabilities = probabilities_of(prediction.of(images), 0)
+        if probabilities is None:
+            raise ValueError(
+                "Expected a classifier, whose answers can flip. Received: "
+                f"'{model.name}', whose first output says nothing of classes. Compile it with the "
+                "loss of a classifier."
+            )
+        return two_classes(probabilities).argmax(axis=1)
 
     before = answers(annotated.images)
     right, flips = [], []

@@ -81,6 +81,19 @@ def test_the_figures_are_those_of_a_model_that_looks_at_one_place():
     assert found["exchanged_accuracy"] == pytest.approx(1 - other)
 
 
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_the_figures_go_by_what_the_unit_means(from_logits):
+    """A unit of 0.3 everywhere: class 1 if it is a logit, class 0 if it is a probability."""
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, 0.3 + 0.0 * L.GlobalAveragePooling2D()(inputs)[:, :1])
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=from_logits))
+    found = masks.counterfactual_figures(model, masks.Annotated(X[:4], np.ones(4, int), BOXES[:4]))
+    assert found["accuracy"] == found["exchanged_accuracy"] == float(from_logits)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="Expected a classifier, whose answers can flip"):
+        masks.counterfactual_figures(model, masks.Annotated(X[:4], np.ones(4, int), BOXES[:4]))
+
+
 @pytest.mark.parametrize("loss", ["swap", "consistency", "gradients", "energy"])
 def test_the_second_loss_is_the_formula(loss):
     model = network()

@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from kvis2 import models, scores
 from kvis2.explainers.baselines import Paths
-from kvis2.explainers.integrated_gradients import PathAttribution, checked_steps
+from kvis2.explainers.integrated_gradients import SteppedAttribution
 from kvis2.passes import Probe, added_up, row_indices, total
-from kvis2.types import LayerReference, Tensors
+from kvis2.types import Tensors
 
 
-class LayerConductance(PathAttribution):
+class LayerConductance(SteppedAttribution):
     r"""Conductance: integrated gradients of the input, as they flow through the units of a layer.
 
     `a = sum over steps j of (g_j + g_(j+1)) / 2 * (y_(j+1) - y_j)`, `y_j` the layer's output for
@@ -45,23 +45,6 @@ class LayerConductance(PathAttribution):
     """
 
     default_layer = models.LAST_SPATIAL
-
-    def __init__(
-        self,
-        model: Any,
-        layer: LayerReference | None = None,
-        *,
-        baseline: Any = None,
-        steps: int = 50,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, layer, baseline=baseline, **options)
-        self.steps = checked_steps(steps, 1)
-        if not self.multiply_by_inputs:
-            raise ValueError(
-                "Expected no `multiply_by_inputs` for LayerConductance. Received: False. "
-                "Leave it out."
-            )
 
     def _paths(self, probe: Probe, score: Any, inputs: Tensors) -> Paths:
         paths = Paths(self.baselines, probe, score, inputs)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kvis2.explainers.baselines import Baselines
 from kvis2.explainers.explainer import without_layer
-from kvis2.explainers.integrated_gradients import checked_steps
+from kvis2.explainers.integrated_gradients import checked_steps, relative_gap
 from kvis2.explainers.saliency import Attribution, gradients_of
 from kvis2.passes import Probe, Report
 from kvis2.types import Tensors
@@ -86,9 +86,7 @@ class GuidedIG(Attribution):
         attributions = self.attributions(probe, score, inputs)
         start = self._packed(inputs, self._flat(inputs, self._starts(probe, inputs)))
         change = probe.scores(score, inputs) - probe.scores(score, start)
-        found = [each for each in attributions if each is not None]
-        added = tf.add_n([tf.reduce_sum(x, list(range(1, x.shape.rank))) for x in found])
-        gap = tf.math.divide_no_nan(tf.abs(added - change), tf.abs(change))
+        gap = relative_gap(attributions, change)
         return [*self.reduced(attributions, probe, inputs), gap]
 
     def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:

@@ -8,12 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from kvis2 import scores
-from kvis2.explainers.integrated_gradients import PathAttribution, checked_steps
+from kvis2.explainers.integrated_gradients import SteppedAttribution
 from kvis2.passes import Probe, added_up, row_indices, total
-from kvis2.types import LayerReference, Tensors
+from kvis2.types import Tensors
 
 
-class IDGI(PathAttribution):
+class IDGI(SteppedAttribution):
     r"""Important direction gradient integration: only the part of a step that changes the score.
 
     `a = sum over steps j of g_j^2 / |g_j|^2 * (score(x_(j+1)) - score(x_j))`, on the straight line
@@ -44,23 +44,6 @@ class IDGI(PathAttribution):
     Example:
         >>> maps = IDGI(model, baseline="blur")(243, images)
     """
-
-    def __init__(
-        self,
-        model: Any,
-        layer: LayerReference | None = None,
-        *,
-        baseline: Any = None,
-        steps: int = 50,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, layer, baseline=baseline, **options)
-        self.steps = checked_steps(steps, 1)
-        if not self.multiply_by_inputs:
-            raise ValueError(
-                "Expected no `multiply_by_inputs` for IDGI, which does not multiply by the input. "
-                "Received: False. Leave it out."
-            )
 
     def attributions(self, probe: Probe, score: Any, inputs: Tensors) -> Sequence[tf.Tensor | None]:
         """The changes of the score on all paths, shared out."""

@@ -113,9 +113,38 @@ class PathAttribution(Attribution):
 
         (change,) = total(count + 1, self.rows, inputs[0], chunk_total)
         assert change is not None
-        found = [each for each in attributions if each is not None]
-        added = tf.add_n([tf.reduce_sum(x, list(range(1, x.shape.rank))) for x in found])
-        return tf.math.divide_no_nan(tf.abs(added - change), tf.abs(change))
+        return relative_gap(attributions, change)
+
+
+class SteppedAttribution(PathAttribution):
+    """Base of the methods that ask every step of a path for the change of the score across it.
+
+    What they share out adds up to that change, so that nothing is multiplied by the input.
+
+    Args:
+        model: Any built Keras model.
+        layer: As the method says.
+        baseline: Where the path starts.
+        steps: Number of steps on each path, 1 or more.
+        **options: As for `PathAttribution`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layer: LayerReference | None = None,
+        *,
+        baseline: Any = None,
+        steps: int = 50,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, layer, baseline=baseline, **options)
+        self.steps = checked_steps(steps, 1)
+        if not self.multiply_by_inputs:
+            raise ValueError(
+                f"Expected no `multiply_by_inputs` for {type(self).__name__}, which does not "
+                "multiply by the input. Received: False. Leave it out."
+            )
 
 
 class IntegratedGradients(PathAttribution):
@@ -186,6 +215,13 @@ class IntegratedGradients(PathAttribution):
         weights = tf.tile(self.weights, [baselines]) / baselines
         indices = tf.repeat(tf.range(baselines), steps)
         return steps * baselines, indices, places, weights
+
+
+def relative_gap(attributions: Sequence[tf.Tensor | None], change: tf.Tensor) -> tf.Tensor:
+    """By how much all attributions of a sample miss the change of its score, relative to it."""
+    found = [each for each in attributions if each is not None]
+    added = tf.add_n([tf.reduce_sum(x, list(range(1, x.shape.rank))) for x in found])
+    return tf.math.divide_no_nan(tf.abs(added - change), tf.abs(change))
 
 
 def checked_steps(steps: int, least: int) -> int:

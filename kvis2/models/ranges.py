@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -62,8 +61,10 @@ def input_range(model: keras.Model) -> InputRange | None:
             break
         scale, shift = step[0] * scale, step[0] * shift + step[1]
         names.append(type(operation).__name__)
+    if not names:
+        return None
     factor, offset = float(np.mean(scale)), float(np.mean(shift))
-    if not names or not np.isfinite([factor, offset]).all() or factor <= 0:
+    if not np.isfinite([factor, offset]).all() or factor <= 0:
         return None
     middle, because = -offset / factor, ", ".join(dict.fromkeys(names))
     if _LEAST_CONTRAST <= 255 * factor <= _MOST_CONTRAST and -1 <= middle <= 256:
@@ -76,21 +77,6 @@ def input_range(model: keras.Model) -> InputRange | None:
     return None
 
 
-# Asked for at every call: what a model expects, and how many layers it had then.
-_KNOWN: weakref.WeakKeyDictionary[keras.Model, tuple[int, InputRange | None]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _known_range(model: keras.Model) -> InputRange | None:
-    """`input_range`, found out once for a model with as many layers."""
-    count = len(model.layers)
-    kept = _KNOWN.get(model)
-    if kept is None or kept[0] != count:
-        kept = _KNOWN[model] = (count, input_range(model))
-    return kept[1]
-
-
 def warn_of_range(model: keras.Model, images: np.ndarray) -> None:
     """Warn of images in 0..1 for a model that scales 0..255 itself, and of the reverse.
 
@@ -101,7 +87,7 @@ def warn_of_range(model: keras.Model, images: np.ndarray) -> None:
     """
     if images.ndim != 4 or not images.size:
         return
-    expected = _known_range(model)
+    expected = input_range(model)
     if expected is None:
         return
     low, high = float(images.min()), float(images.max())
