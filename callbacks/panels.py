@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,26 @@ from kvis2.callbacks.predictions import score_words
 from kvis2.callbacks.probe_sets import ProbeSet, outlines
 from kvis2.callbacks.settings import PanelStyle
 from kvis2.callbacks.writers import Picture
-from kvis2.images import ClassNames, Explanation, is_flat, overlay, panel
+from kvis2.images import ClassNames, Explanation, color_ends, is_flat, overlay, panel
+
+
+class _Step(NamedTuple):
+    """What is drawn of one step: what was seen, and for each row what its maps explain."""
+
+    looked: Looked
+    also: Looked | None
+    explained: list[int | str]
+    predicted: list[int | str] | None
+    explainer: Any
+
+    def beside(self, index: int, row: int) -> Explanation | None:
+        """The predicted class' map in its place; an empty one where the true class is predicted."""
+        if self.also is None or self.predicted is None:
+            return None
+        maps = self.also.maps[index]
+        if self.predicted[row] == self.explained[row] or maps is None:
+            return Explanation(None)
+        return Explanation(maps[row], self.predicted[row])
 
 
 class Panels:
@@ -51,13 +70,15 @@ class Panels:
             also: What was seen of the predicted classes, or None where they have no place.
             explainer: Whose maps they are.
         """
-        drawn = [i for i, each in enumerate(looked.maps) if each is not None and i in self._shown]
-        maps = [each for each in looked.maps if each is not None]
-        self._signed = self._signed or any(bool((each < 0).any()) for each in maps)
-        _warn_of_flat(maps[0], self.probes.names)
+        maps = {i: m for i, m in enumerate(looked.maps) if m is not None and i in self._shown}
+        drawn = list(maps)
+        self._signed = self._signed or any(bool((each < 0).any()) for each in maps.values())
+        _warn_of_flat(maps[looked.first], self.probes.names)
+        predicted = None if also is None else self._explained(also)
+        step = _Step(looked, also, self._explained(looked), predicted, explainer)
         tags = {index: f"{tag}{self._input(index, drawn)}" for index in drawn}
         return [
-            self._picture(row, f"{tags[index]}/{name}", index, looked, also, explainer)
+            self._picture(row, f"{tags[index]}/{name}", index, step)
             for index in drawn
             for row, name in enumerate(self.probes.names)
         ]
@@ -72,26 +93,19 @@ class Panels:
         inputs = sorted(images) if isinstance(images, Mapping) else None
         return "" if len(drawn) == 1 else f" {inputs[index] if inputs else index}"
 
-    def _picture(
-        self,
-        row: int,
-        tag: str,
-        index: int,
-        looked: Looked,
-        also: Looked | None,
-        explainer: Any,
-    ) -> Picture:
+    def _picture(self, row: int, tag: str, index: int, step: _Step) -> Picture:
+        looked = step.looked
         maps, raw, probabilities = looked.maps[index], looked.raw[index], looked.probabilities
         assert maps is not None
         assert raw is not None
         image, heatmap, style = self._shown[index][row], maps[row], self.style
         labels, boxes = looked.explained.labels, self.probes.boxes
-        limits = (-1.0, 1.0) if self._signed else (0.0, 1.0)
+        limits = color_ends(heatmap, signed=self._signed)
         drawn = panel(
             image,
             heatmap,
-            explained=self._explained(looked, row),
-            beside=None if also is None else self._beside(looked, also, index, row),
+            explained=step.explained[row],
+            beside=step.beside(index, row),
             probabilities=None if probabilities is None else probabilities[row],
             label=None if labels is None else int(labels[row]),
             class_names=self.class_names,
@@ -100,7 +114,7 @@ class Panels:
             alpha=style.alpha,
             colormap=style.colormap,
             opacity=style.opacity,
-            caption=place_of(explainer, raw),
+            caption=place_of(step.explainer, raw),
             width=style.width,
             limits=limits,
         )
@@ -111,18 +125,10 @@ class Panels:
         )
         return Picture(tag, drawn, small)
 
-    def _explained(self, looked: Looked, row: int) -> int | str:
-        """The class that a map explains, or words for another score."""
+    def _explained(self, looked: Looked) -> list[int | str]:
+        """The class that each map explains, or words for another score."""
         classes = explained_classes(looked.explained, looked.probabilities, self.probes.count)
-        found = int(classes[row])
-        return found if found >= 0 else score_words(looked.explained)
-
-    def _beside(self, looked: Looked, also: Looked, index: int, row: int) -> Explanation:
-        """The predicted class' map in its place; an empty one where the true class is predicted."""
-        predicted, maps = self._explained(also, row), also.maps[index]
-        if predicted == self._explained(looked, row) or maps is None:
-            return Explanation(None)
-        return Explanation(maps[row], predicted)
+        return [int(each) if each >= 0 else score_words(looked.explained) for each in classes]
 
 
 def _warn_of_flat(maps: np.ndarray, names: Sequence[str]) -> None:

@@ -303,6 +303,31 @@ def test_a_map_without_a_region_is_flat(values, flat):
     assert images.is_flat([values]) == flat
 
 
+def test_single_pixels_are_seen_and_said_to_be_stronger(noise):
+    """As gradients give: one pixel of 1, the others of a tenth; and a map of a region."""
+    sparse = np.zeros((40, 40))
+    sparse[::2, ::2] = 0.1 * noise.random((20, 20))
+    sparse[10, 10] = 1
+    share = np.percentile(sparse[sparse > 0], 99)
+    assert share < 0.11
+    assert images.color_ends(sparse) == (0.0, pytest.approx(share))
+    assert images.color_ends(sparse, signed=True) == pytest.approx((-share, share))
+    assert images.color_ends(-sparse) == pytest.approx((-share, share))
+    black = np.zeros((40, 40, 3), np.uint8)
+    drawn = images.overlay(black, sparse, 1.0, "gray", opacity="even")
+    np.testing.assert_array_equal(
+        drawn, images.overlay(black, np.clip(sparse / share, 0, 1), 1.0, "gray", opacity="even")
+    )
+    y, x = np.mgrid[:40, :40]
+    for region in (np.exp(-((y - 20) ** 2 + (x - 9) ** 2) / 60), np.eye(40), np.zeros((40, 40))):
+        assert images.color_ends(region) == (0.0, 1.0)
+    head = images.panel(black, sparse, explained="a", caption="Saliency")[: drawing.LINE]
+    canvas = Image.new("RGB", (350, drawing.LINE), WHITE)
+    drawing.write(canvas, (4, 0), "why a", 200)
+    drawing.write(canvas, (346, 0), f"Saliency x{1 / share:.2g}", 114, drawing.GREY, align="right")
+    np.testing.assert_array_equal(head, np.array(canvas))
+
+
 def test_resize_brings_maps_to_a_size_and_pictures_to_a_width(noise):
     maps = noise.random((2, 3, 4))
     large = images.resize(maps, (6, 8))

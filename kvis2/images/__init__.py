@@ -18,6 +18,7 @@ from kvis2.images.gradients import (
 from kvis2.images.painting import (
     Opacity,
     check_opacity,
+    color_ends,
     color_table,
     colorize,
     is_flat,
@@ -42,6 +43,7 @@ __all__ = [
     "captioned",
     "check_opacity",
     "class_name",
+    "color_ends",
     "color_picture",
     "color_table",
     "colorize",

@@ -27,7 +27,6 @@ from kvis2.images.painting import (
     blend,
     chosen_colormap,
     colorize,
-    heat_limits,
     is_flat,
     opacities,
 )
@@ -46,7 +45,7 @@ class HeatStyle(NamedTuple):
     alpha: float
     colormap: str | Colormap | None
     opacity: Opacity
-    limits: Limits | None
+    limits: Limits
 
 
 def draw_pictures(
@@ -73,11 +72,6 @@ def draw_pictures(
         if each is not None:
             _check_shapes(image, each, box)
     given = [each for each in maps if each is not None]
-    limits = style.limits
-    if limits is None:  # One scale for all; before resizing, which softens the extremes.
-        found = [heat_limits(each, style.colormap) for each in given]
-        limits = (min(low for low, _ in found), max(high for _, high in found))
-    style = style._replace(limits=limits)
     if given[0].ndim == 1:
         return _signals(image, maps, room, style)
     if given[0].ndim == 3:
@@ -146,7 +140,9 @@ def _laid_out(
     size = max(1, round(wide * scale)), max(1, round(tall * scale))
     boxes = None if box is None else checked_boxes(box, wide, tall)
     shown = scaled(Image.fromarray(picture), size)
-    pictures = [shown.copy()] + [_heated(shown, heat, style) for heat in maps]
+    flat = [heat is not None and is_flat(heat) for heat in maps]
+    heated = [_heated(shown, heat, each, style) for heat, each in zip(maps, flat, strict=True)]
+    pictures = [shown.copy(), *heated]
     canvas = Image.new("RGB", (room[0], rows * (size[1] + MARGIN)), WHITE)
     for index, drawn in enumerate(pictures):
         if boxes is not None:
@@ -156,19 +152,18 @@ def _laid_out(
         top = row * (size[1] + MARGIN)
         canvas.paste(drawn, (left, top))
         heat = maps[index - 1] if index else None
-        if heat is not None and is_flat(heat):
+        if heat is not None and flat[index - 1]:
             _say_flat(canvas, (left, top, *size), heat)
     _legend(canvas, (room[0] - _LEGEND, 0, size[1]), style)
     return canvas
 
 
-def _heated(shown: Image.Image, heat: NDArray | None, style: HeatStyle) -> Image.Image:
+def _heated(shown: Image.Image, heat: NDArray | None, flat: bool, style: HeatStyle) -> Image.Image:
     """The overlay of one map; grey where it is flat, plain where there is none."""
     if heat is None:
         return Image.new("RGB", shown.size, TRACK)
-    if is_flat(heat):
+    if flat:
         return shown.convert("L").convert("RGB")
-    assert style.limits is not None
     values = np.asarray(scaled(Image.fromarray(heat.astype(np.float32)), shown.size))
     weight = opacities(values, style.limits, style.alpha, style.opacity)
     colors = colorize(values, style.colormap, style.limits)
@@ -187,7 +182,6 @@ def _say_flat(canvas: Image.Image, place: tuple[int, int, int, int], heat: NDArr
 def _legend(canvas: Image.Image, place: tuple[int, int, int], style: HeatStyle) -> None:
     """A thin bar of the colours as they lie over white, the values of its ends beside it."""
     left, top, height = place
-    assert style.limits is not None
     low, high = style.limits
     values = np.linspace(high, low, max(height, 1), dtype=np.float32)[:, np.newaxis]
     colors = colorize(values, chosen_colormap(style.colormap, style.limits), style.limits)
@@ -195,6 +189,7 @@ def _legend(canvas: Image.Image, place: tuple[int, int, int], style: HeatStyle) 
     bar = np.repeat(blend(np.full_like(colors, 255), colors, weight), 8, axis=1)
     canvas.paste(Image.fromarray(bar), (left, top))
     if height >= 2 * LINE:
-        corner = (left + 10, top - 2)
-        write(canvas, corner, f"{high:g}", _LEGEND - 10, GREY)
-        write(canvas, (corner[0], top + height - LINE + 2), f"{low:g}", _LEGEND - 10, GREY)
+        corner = (left + 8, top - 2)
+        for end, line in ((high, corner[1]), (low, top + height - LINE + 2)):
+            text = f"{end:.1g}".replace("0.", ".")  # The line above has the number in full.
+            write(canvas, (corner[0], line), text, _LEGEND - 8, GREY)

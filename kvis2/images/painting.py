@@ -6,6 +6,7 @@ No model and no drawing here; `kvis2.images` is where users find it.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ Opacity: TypeAlias = Literal["heat", "even"]
 
 HEAT_COLORS = "inferno"
 SIGNED_COLORS = "RdBu_r"
+_SPARSE = 0.5  # share of the largest magnitude, below which most of a map would not be seen
 FLAT = 0.1
 """The spread, in shares of its largest magnitude, below which a map shows no region."""
 
@@ -109,7 +111,7 @@ def overlay(
         alpha: the largest weight of the heatmap's colour, 0 (image only) to 1 (colour only).
         colormap: as for `colorize`.
         opacity: "heat" or "even".
-        limits: the values at the ends of the colours, as for `colorize`.
+        limits: the values at the ends of the colours; None: as `color_ends` says.
         display: as for `displayable`.
         framing: how the photograph became the input; None: it was resized, whatever its shape, as
             `keras.utils.load_img(target_size=)` does.
@@ -132,7 +134,7 @@ def overlay(
             "the batch."
         )
     # Before resizing, which softens the extremes and could hide a map's negative values.
-    limits = heat_limits(heatmap, colormap) if limits is None else checked_limits(limits)
+    limits = color_ends(heatmap, colormap) if limits is None else checked_limits(limits)
     chosen = Framing() if framing is None else framing
     heatmap = chosen.of_photograph(heatmap, picture.shape[:2])
     colors = colorize(np.nan_to_num(heatmap), colormap, limits)
@@ -200,6 +202,39 @@ def heat_limits(heatmap: ArrayLike, colormap: str | Colormap | None) -> Limits:
         )
     name = colormap if isinstance(colormap, str) else getattr(colormap, "name", "")
     return (-1.0, 1.0) if low < -SLACK or name.removesuffix("_r") in _DIVERGING else (0.0, 1.0)
+
+
+def color_ends(
+    heatmap: ArrayLike, colormap: str | Colormap | None = None, *, signed: bool = False
+) -> Limits:
+    """The values at the ends of the colours of a picture: those of `heat_limits`, or nearer to 0.
+
+    A map of single pixels, as gradients give, is all but 0 beside its one largest value, and would
+    not be seen. Where the 99th percentile of the magnitudes that are not 0 is below half of the
+    largest, the colours end at its share of the largest, and what is above has the last colour.
+
+    Args:
+        heatmap: Of any shape, in 0..1 or, signed, in -1..1.
+        colormap: As for `colorize`.
+        signed: Whether 0 stays in the middle, also where no value is negative.
+
+    Example:
+        >>> color_ends(np.linspace(0, 1, 1000) ** 8)[1] == 1
+        True
+    """
+    low, high = (-1.0, 1.0) if signed else heat_limits(heatmap, colormap)
+    magnitudes = np.abs(np.asarray(heatmap, np.float32))
+    magnitudes = magnitudes[magnitudes > 0]
+    if not magnitudes.size:
+        return low, high
+    share = float(np.percentile(magnitudes, 99) / magnitudes.max())
+    return (low * share, high * share) if share < _SPARSE else (low, high)
+
+
+def common_ends(maps: Sequence[ArrayLike], colormap: str | Colormap | None = None) -> Limits:
+    """`color_ends` of several maps that share one scale: the widest of them."""
+    ends = [color_ends(each, colormap) for each in maps]
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def color_table(colormap: str | Colormap) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from kvis2.images.answers import Answer, ClassNames, class_name
 from kvis2.images.colors import Display, Limits, PictureArray
 from kvis2.images.drawing import AMBER, GREY, LINE, MARGIN, WHITE, write
 from kvis2.images.heats import HeatStyle, draw_pictures
-from kvis2.images.painting import Opacity
+from kvis2.images.painting import Opacity, common_ends
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -92,7 +92,8 @@ def panel(
         caption: whose map it is, such as "out_relu 7x7", at the end of the first line.
         width: of the panel in pixels.
         display: what undoes the preprocessing, as for `displayable`.
-        limits: values at the ends of the colormap, as for `colorize`.
+        limits: values at the ends of the colormap; None: as `color_ends` says. Where they end
+            before 1, the caption says how much the colours are stronger, "Saliency x5".
 
     Returns:
         uint8 RGB array `(panel height, width, 3)`.
@@ -115,6 +116,9 @@ def panel(
     why = None if explained is None else _named(explained, class_names)
     head = [LINE] * (title is not None) + [LINE] * (why is not None or caption is not None)
     maps: list[ArrayLike | None] = [heatmap] if beside is None else [heatmap, beside.heatmap]
+    given = [each for each in maps if each is not None]
+    # Before resizing, which softens the extremes; one scale for both maps.
+    limits = common_ends(given, colormap) if limits is None else limits
     style = HeatStyle(alpha, colormap, opacity, limits)
     least = round(width * 215 / 350)
     room = (width, least - sum(head) - answer.height)
@@ -123,6 +127,9 @@ def panel(
     canvas = Image.new("RGB", (width, height), WHITE)
     if title is not None:
         write(canvas, (MARGIN, 0), title, width - 2 * MARGIN)
+    gain = 1 / max(abs(each) for each in limits)
+    if gain > 1 and len(head) > (title is not None):
+        caption = f"{caption or 'heat'} x{gain:.2g}"
     if len(head) > (title is not None):
         _write_why(
             canvas, sum(head) - LINE, why, _contrast(why, beside, answer, class_names), caption

@@ -22,7 +22,7 @@ from kvis2.images.painting import (
     Opacity,
     chosen_colormap,
     colorize,
-    heat_limits,
+    common_ends,
     is_flat,
     overlay,
 )
@@ -247,7 +247,8 @@ def show(
         alpha: largest weight of the heatmap in the overlay, 0..1.
         opacity: as for `overlay`.
         columns: images side by side.
-        limits: values at the ends of the colour bar, as for `colorize`; one range for all maps.
+        limits: values at the ends of the colour bar, one range for all maps; None: as
+            `color_ends` says, the widest of them.
         display: what undoes the preprocessing, as for `displayable`.
         framing: how photographs became inputs, as for `overlay`.
         ax: matplotlib axes to draw the overlay of one image into, alone.
@@ -273,8 +274,7 @@ def show(
             raise ValueError(
                 f"Expected as many {name} as images, {len(pictures)}. Received: {len(given)}."
             )
-    ranges = [heat_limits(each, colormap) for each in heat]
-    limits = (min(r[0] for r in ranges), max(r[1] for r in ranges)) if limits is None else limits
+    limits = common_ends(heat, colormap) if limits is None else limits
     overlays = [
         overlay(p, h, alpha, colormap, opacity=opacity, limits=limits, framing=framing)
         for p, h in zip(pictures, heat, strict=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kvis2.images import displayable, normalize, notebook_figure, overlay
+from kvis2.images import color_ends, displayable, normalize, notebook_figure, overlay
 from kvis2.metrics.comparison import RANDOM, Comparison
 
 
@@ -31,9 +31,10 @@ def comparison_figure(comparison: Comparison, most: int) -> Any:
     for row, picture in enumerate(pictures):
         axes[row, 0].imshow(picture)
         for column, each in enumerate(maps.values(), start=1):
-            # One scale for all maps of a method: 0 has the same colour in each of them.
-            limits = (-1.0, 1.0) if (each < 0).any() else (0.0, 1.0)
-            axes[row, column].imshow(overlay(picture, normalize(each)[row], limits=limits))
+            # 0 has the same colour in all maps of a method.
+            heat = normalize(each)[row]
+            ends = color_ends(heat, signed=bool((each < 0).any()))
+            axes[row, column].imshow(overlay(picture, heat, limits=ends))
     for ax, name in zip(axes[0], ["image", *maps], strict=True):
         ax.set_title(name, fontsize=8)
     for ax in axes.flat:
