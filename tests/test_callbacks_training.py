@@ -124,7 +124,7 @@ def outcome(data, build, loggers=None, **logging):
     [
         (explanations, array_data, True, "epoch"),
         (explanations, shuffled_dataset, False, "batch"),
-        (features, shuffled_dataset, False, "batch"),
+        pytest.param(features, shuffled_dataset, False, "batch", marks=pytest.mark.slow),
         pytest.param(explanations, array_data, False, "batch", marks=pytest.mark.slow),
         pytest.param(explanations, shuffled_dataset, True, "epoch", marks=pytest.mark.slow),
         pytest.param(features, array_data, True, "epoch", marks=pytest.mark.slow),
@@ -502,6 +502,7 @@ def interrupting(epoch):
     return keras.callbacks.LambdaCallback(on_epoch_begin=interrupt)
 
 
+@pytest.mark.slow
 def test_files_of_an_interrupted_training_are_closed_at_the_next_or_with_the_logger(tmp_path):
     model = compiled(keras.Sequential(dense()), run_eagerly=True)
     logger = Pixel(tmp_path, save_dir=tmp_path / "png", every=1)

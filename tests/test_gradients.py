@@ -110,7 +110,9 @@ def test_input_times_gradient_without_biases_adds_up_to_the_score():
 
 
 @pytest.mark.parametrize("baseline", [None, pytest.param(0.7, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", ["gauss-legendre", "trapezoid"])
+@pytest.mark.parametrize(
+    "method", ["gauss-legendre", pytest.param("trapezoid", marks=pytest.mark.slow)]
+)
 def test_integrated_gradients_of_a_net(case, baseline, method):
     """Against 400 midpoints in NumPy; the gradient of a ReLU net jumps, so not digit for digit."""
     start = np.full_like(case.images, baseline or 0.0)

@@ -74,6 +74,7 @@ def by_hand(model, images, gates=None):
     return dense(norm(x, "last_norm")[:, 0], "head"), found
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_network_with_its_gates_held(model, images):
     classes = [2, 0]
     logits, gates = by_hand(model, images.astype(float))

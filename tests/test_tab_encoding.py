@@ -161,6 +161,7 @@ def test_what_does_not_fit_is_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_records_are_written_without_the_package_tensorboard(tmp_path):
     code = f"""
 import sys

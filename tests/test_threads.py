@@ -58,7 +58,13 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("LRP", "GradCAM") else pytest.mark.slow)
+        for name in METHODS
+    ],
+)
 @pytest.mark.parametrize("at", [1, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 3))])
 def test_a_call_and_a_prediction_while_a_pass_is_traced_are_what_they_always_are(name, at, images):
     keras.utils.clear_session()
