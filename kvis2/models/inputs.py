@@ -119,10 +119,7 @@ class Batch:
         if self._names:
             return dict(zip(self._names, values, strict=True))
         if isinstance(self._seed_input, Mapping):
-            specs = self._specs
-            names = sorted(self._seed_input) if specs is None else [spec.name for spec in specs]
-            by_name = dict(zip(names, values, strict=True))
-            return {name: by_name[name] for name in self._seed_input}
+            return _named_as(self._seed_input, self._specs, values)
         if isinstance(self._structure, list | tuple):
             return list(values) if isinstance(self._structure, list) else tuple(values)
         return values[0]
@@ -146,13 +143,19 @@ def flat_inputs(model: keras.Model, inputs: Any) -> list[tf.Tensor]:
     return [tf.cast(each, dtype) for each, dtype in zip(values, dtypes, strict=True)]
 
 
+def _named_as(
+    given: Mapping[str, Any], specs: list[Any] | None, values: Sequence[Any]
+) -> dict[str, Any]:
+    """One value per flat input, under the names and in the order of a user's dict."""
+    names = sorted(given) if specs is None else [spec.name for spec in specs]
+    by_name = dict(zip(names, values, strict=True))
+    return {name: by_name[name] for name in given}
+
+
 def like_inputs(model: keras.Model, inputs: Any, values: Sequence[Any]) -> Any:
     """One value per flat input, in the structure of `inputs`."""
     if isinstance(inputs, Mapping):
-        specs = specifications(model)
-        names = sorted(inputs) if specs is None else [spec.name for spec in specs]
-        by_name = dict(zip(names, values, strict=True))
-        return {name: by_name[name] for name in inputs}
+        return _named_as(inputs, specifications(model), values)
     if isinstance(inputs, list | tuple):
         return list(values)
     return values[0]
