@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environments, extras, models, report
-from benchmarks.cases import FLOOR, FULL, OURS, PEERS, QUICK, Case
+from benchmarks import environments, extras, models, report, workers
+from benchmarks.cases import BEFORE, FLOOR, FULL, OURS, PEERS, QUICK, Case
 from benchmarks.machine import about
 from benchmarks.measurement import Row, failures, measure
 from benchmarks.workers import Worker, WorkerError
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a few cases, in three minutes")
     parser.add_argument("--only", default="", help="cases whose name has all of these words")
     parser.add_argument("--rivals", nargs="*", help=f"besides the floor: {OURS} {' '.join(PEERS)}")
+    parser.add_argument("--before", help="another checkout of kvis2, which takes its turn too")
     parser.add_argument("--seconds", type=float, help="for the rounds of a case, about")
     parser.add_argument("--no-extras", action="store_true", help="cases only")
     parser.add_argument("--peers", default=".venv/peers", help="folder of the peers' environments")
@@ -68,7 +69,10 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = Path(given.models or stack.enter_context(tempfile.TemporaryDirectory()))
-        crew = stack.enter_context(Crew(names, Path(given.peers), fresh=not given.quick))
+        names = [*names, BEFORE] if given.before else names
+        crew = stack.enter_context(
+            Crew(names, Path(given.peers), fresh=not given.quick, before=given.before)
+        )
         document = _begun(Path(given.json) if given.resume else None)
         before = document["seconds"]
 
@@ -81,8 +85,8 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
         measured = [row["name"] for row in document["rows"]]
         for case in (each for each in cases if each.name not in measured):
             target = models.write(case.model, folder)
-            with crew.at_work(case) as workers:
-                row = measure(case, target, workers, seconds)
+            with crew.at_work(case) as at_work:
+                row = measure(case, target, at_work, seconds)
             print(report.line(row), flush=True)
             document["rows"].append({**row.as_json(), "date": about()["date"]})
             keep()
@@ -111,24 +115,28 @@ class Crew(contextlib.AbstractContextManager):
         peers: Folder of the environments that `benchmarks.environments` made.
         fresh: Whether every case gets new processes. Memory and the first call are then those of
             a program that does nothing else.
+        before: The checkout that `BEFORE` runs, with the worker that it has itself.
     """
 
-    def __init__(self, names: Sequence[str], peers: Path, fresh: bool) -> None:
+    def __init__(
+        self, names: Sequence[str], peers: Path, fresh: bool, before: str | None = None
+    ) -> None:
         self._names = [FLOOR, *names]
         self._peers = peers
         self._fresh = fresh
+        self._checkouts = {BEFORE: Path(before)} if before else {}
         self._workers: dict[str, Worker] = {}
         self.versions: dict[str, dict[str, str]] = {}
 
     @contextlib.contextmanager
     def at_work(self, case: Case) -> Iterator[dict[str, Any]]:
         """The workers that know the method of a case, the floor first."""
-        workers = {name: self._worker(name) for name in self._names if _knows(name, case)}
-        for worker in workers.values():
+        crew = {name: self._worker(name) for name in self._names if _knows(name, case)}
+        for worker in crew.values():
             with contextlib.suppress(WorkerError):  # It will say so again where it is needed.
                 worker.ask("about")  # All have started up before any is measured.
         try:
-            yield workers
+            yield crew
         finally:
             if self._fresh:
                 self._dismiss()
@@ -137,9 +145,9 @@ class Crew(contextlib.AbstractContextManager):
         if name not in self._workers:
             environment = PEERS[name].environment if name in PEERS else None
             python = environments.python(self._peers, environment)
-            module = PEERS[name].worker if name in PEERS else name
+            module = PEERS[name].worker if name in PEERS else name.split()[0]
             command = [str(python), "-m", f"benchmarks.workers.{module}"]
-            self._workers[name] = Worker(command)
+            self._workers[name] = Worker(command, self._checkouts.get(name, workers.REPOSITORY))
         if name not in self.versions:
             with contextlib.suppress(WorkerError):  # It will say so again where it is needed.
                 self.versions[name] = self._workers[name].ask("about")["versions"]

@@ -53,7 +53,7 @@ METHODS = {
     "road": Method("Road", "2 x fractions x forward, nothing imputed", "score"),
 }
 
-FLOOR, OURS = "floor", "kvis2"
+FLOOR, OURS, BEFORE = "floor", "kvis2", "kvis2 before"
 
 
 @dataclass(frozen=True)

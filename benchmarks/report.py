@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.agreement import KNOWN_DIFFERENCES
-from benchmarks.cases import FLOOR, FULL, METHODS, OURS, PEERS, QUICK, floor_goal, peer_goal
+from benchmarks.cases import (
+    BEFORE,
+    FLOOR,
+    FULL,
+    METHODS,
+    OURS,
+    PEERS,
+    QUICK,
+    floor_goal,
+    peer_goal,
+)
 from benchmarks.measurement import Row
 from benchmarks.models import BUILDERS
 from benchmarks.reasons import reason
@@ -94,7 +104,7 @@ def _machine(document: dict[str, Any]) -> str:
 
 
 def _times(rows: Sequence[Row]) -> str:
-    peers = [name for name in PEERS if any(row.ratio(name, OURS) for row in rows)]
+    peers = [name for name in (*PEERS, BEFORE) if any(row.ratio(name, OURS) for row in rows)]
     lines = []
     for row in rows:
         ours = row.ratio(OURS, FLOOR)
@@ -165,7 +175,7 @@ def _first_call(row: Row) -> float | None:
 
 
 def _first_calls(rows: Sequence[Row]) -> str:
-    names = [FLOOR, OURS, *PEERS]
+    names = [FLOOR, OURS, *PEERS, BEFORE]
     names = [n for n in names if any(n in row.rivals and row.rivals[n].seconds for row in rows)]
     lines = []
     for row in rows:

@@ -306,6 +306,20 @@ def test_resume_measures_only_what_is_missing(tmp_path, monkeypatch, capsys):
     assert "| GradCAM small b1 |" in capsys.readouterr().out
 
 
+def test_another_checkout_takes_its_turn_with_its_own_code(tmp_path):
+    package = tmp_path / "benchmarks" / "workers"
+    package.mkdir(parents=True)
+    (package / "kvis2.py").write_text(
+        "import json, pathlib\n"
+        "input()\n"
+        "print(json.dumps({'versions': {'kvis2': pathlib.Path(__file__).parents[2].name}}))\n"
+    )
+    names = [program.BEFORE]
+    with program.Crew(names, tmp_path, fresh=True, before=str(tmp_path)) as crew:
+        crew._worker(program.BEFORE)
+        assert crew.versions == {program.BEFORE: {"kvis2": tmp_path.name}}
+
+
 def test_a_slow_first_call_is_told(document):
     assert "the first call" not in report.markdown(document)
     document["rows"][0]["rivals"]["kvis2"]["first_seconds"] = 2.5

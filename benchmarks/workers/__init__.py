@@ -22,14 +22,15 @@ class Worker:
     """The near end of the protocol of `benchmarks.workers.protocol`.
 
     Args:
-        command: What starts the far end; it runs in the folder of the repository.
+        command: What starts the far end.
+        checkout: The repository in whose folder it runs, and whose code it imports.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], checkout: Path = REPOSITORY) -> None:
         self._log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 (closed with the worker)
         self._process = subprocess.Popen(
             command,
-            cwd=REPOSITORY,
+            cwd=checkout,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
