@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sampled import rest_slow
 
 import kvis2
 from kvis2.ascent import AscentCallback, History
@@ -96,7 +97,9 @@ def test_wrong_arguments_get_a_sentence(small_model, options, message):
         ascent(small_model, **options)(0)
 
 
-@pytest.mark.parametrize("transform", [Jitter(2), Scale(), RandomCrop(), Pad(2), Blur(1.0)])
+@pytest.mark.parametrize(
+    "transform", rest_slow([Jitter(2), Scale(), RandomCrop(), Pad(2), Blur(1.0)])
+)
 def test_a_vector_has_no_neighbours_to_be_moved_to(two_inputs, transform):
     with pytest.raises(ValueError, match="A vector has no neighbours"):
         ascent(two_inputs, transforms=[transform])(0)
@@ -116,7 +119,7 @@ def test_a_list_of_one_score_is_that_score(small_model):
     np.testing.assert_array_equal(ascent(small_model)([lambda output: output[:, 1]]), expected)
 
 
-@pytest.mark.parametrize("factor", [1.0, 1e-6])  # of the whole layer: it does not matter
+@pytest.mark.parametrize("factor", rest_slow([1e-6, 1.0]))  # of the whole layer: it does not matter
 def test_a_filter_that_is_nearly_dead_is_said_whatever_the_scale_of_the_layer(small_model, factor):
     kernel, bias = small_model.get_layer("late").get_weights()
     kernel[..., 3] *= 1e-9
@@ -129,7 +132,7 @@ def test_a_filter_that_is_nearly_dead_is_said_whatever_the_scale_of_the_layer(sm
         ascent(small_model, "late", steps=30)([0, 4])
 
 
-@pytest.mark.parametrize("factor", [1.0, 1e-6])  # of the score: it does not matter
+@pytest.mark.parametrize("factor", rest_slow([1e-6, 1.0]))  # of the score: it does not matter
 def test_a_score_of_ones_own_tells_a_dead_filter_too(small_model, factor):
     kernel, bias = small_model.get_layer("late").get_weights()
     kernel[..., 3] *= 1e-9

@@ -216,6 +216,7 @@ def test_rollout_of_a_vision_transformer(realistic, pictures):
     assert_same(large, references.resize(expected, (12, 12)))
 
 
+@pytest.mark.slow
 def test_gradients_weigh_the_attention_of_a_vision_transformer(realistic, pictures):
     classes = [2, 0]
     slopes = gradients(realistic, pictures, classes, vit_by_hand)
@@ -226,7 +227,8 @@ def test_gradients_weigh_the_attention_of_a_vision_transformer(realistic, pictur
     assert_same(maps, expected, relative=1e-3)
 
 
-@pytest.mark.parametrize("blocks", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [None, 2])
 def test_legrad_is_the_papers_equation(realistic, pictures, blocks):
     """Central differences of what the head says after each block, by its attention's entries."""
     classes = [2, 0]

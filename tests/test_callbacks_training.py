@@ -122,7 +122,7 @@ def outcome(data, build, loggers=None, **logging):
 @pytest.mark.parametrize(
     ("loggers", "data", "build", "unit"),
     [
-        (explanations, array_data, True, "epoch"),
+        pytest.param(explanations, array_data, True, "epoch", marks=pytest.mark.slow),
         (explanations, shuffled_dataset, False, "batch"),
         pytest.param(features, shuffled_dataset, False, "batch", marks=pytest.mark.slow),
         pytest.param(explanations, array_data, False, "batch", marks=pytest.mark.slow),
@@ -258,7 +258,7 @@ MODELS = {
     [
         *((name, {}) for name in MODELS),
         ("unbuilt", {"run_eagerly": True}),
-        ("subclassed", {"run_eagerly": True}),
+        pytest.param("subclassed", {"run_eagerly": True}, marks=pytest.mark.slow),
         ("functional", {"jit_compile": True}),
         pytest.param("subclassed", {"jit_compile": True}, marks=pytest.mark.slow),
         pytest.param("mixed_float16", {"run_eagerly": True}, marks=pytest.mark.slow),

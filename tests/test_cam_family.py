@@ -6,6 +6,7 @@ import pytest
 import references
 import tensorflow as tf
 from references import assert_same
+from sampled import rest_slow
 from tiny_net import Case, TinyNet, convolve_backward
 
 import kvis2
@@ -180,7 +181,7 @@ def clip_model():
     return model, frame, draw.normal(size=(2, 3, 5, 6, 2)).astype(np.float32)
 
 
-@pytest.mark.parametrize("layer", ["every/sequential/frame_conv", "every"])
+@pytest.mark.parametrize("layer", rest_slow(["every/sequential/frame_conv", "every"]))
 @pytest.mark.parametrize(
     ("method", "reference"),
     [
@@ -244,7 +245,7 @@ def test_layer_cam_at_the_pools_of_vgg16():
         assert_same(found, expected, relative=1e-3)
 
 
-@pytest.mark.parametrize("fusion", ["maximum", "mean"])
+@pytest.mark.parametrize("fusion", rest_slow(["maximum", "mean"]))
 @pytest.mark.parametrize(
     ("method", "reference"),
     [(LayerCAM, references.layer_cam), (kvis2.GradCAM, references.grad_cam)],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import references
 import tensorflow as tf
+from sampled import rest_slow
 
 from kvis2 import GradCAM, GuidedReLU, LayerCAM, LinearOutput, Saliency, ScoreCAM
 from kvis2.models import overriding
@@ -113,7 +114,7 @@ def test_random_state_and_layer_seeds_are_untouched(images):
         np.testing.assert_array_equal(old, new.numpy())
 
 
-@pytest.mark.parametrize("explainer", EXPLAINERS)
+@pytest.mark.parametrize("explainer", rest_slow(EXPLAINERS, 2))
 def test_one_trace_for_all_classes_batches_and_weights(small_model, images, explainer):
     explain = explainer(small_model, normalize=False)
     first = explain(1, images)
@@ -153,7 +154,7 @@ def test_new_score_functions_do_not_pile_up(small_model, images, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "explainer", [*EXPLAINERS, lambda m, **k: Saliency(m, smooth_samples=3, **k)]
+    "explainer", rest_slow([lambda m, **k: Saliency(m, smooth_samples=3, **k), *EXPLAINERS], 2)
 )
 def test_chunks_and_batch_mates_do_not_matter(small_model, images, explainer):
     classes = [0, 3, 2, 1, 0]

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sampled import rest_slow
 from trainings import (
     SHAPE,
     Subclassed,
@@ -415,7 +416,7 @@ def expected_tags(kind, path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", rest_slow(MODELS))
 def test_every_kind_of_model(tmp_path, name, kind):
     make, path = MODELS[name]
     logger = KINDS[kind](tmp_path)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sampled import rest_slow
 
 from kvis2 import GradCAM, LinearOutput, Saliency, ScoreCAM
 from kvis2.models import FoldBatchNorm
@@ -48,7 +49,7 @@ def folded_outputs(model, inputs):
 
 
 @pytest.mark.parametrize("name", LINEAR_LAYERS)
-@pytest.mark.parametrize("scale_and_center", [True, False])
+@pytest.mark.parametrize("scale_and_center", rest_slow([True, False]))
 def test_folded_equals_unfolded(name, scale_and_center):
     shape, layer = LINEAR_LAYERS[name]
     norm = L.BatchNormalization(scale=scale_and_center, center=scale_and_center)
@@ -99,8 +100,8 @@ def residual():
     return model
 
 
-@pytest.mark.parametrize("explainer", [GradCAM, ScoreCAM])
-@pytest.mark.parametrize("layer", [None, "stem", "inner", "joined", "fused"])
+@pytest.mark.parametrize("explainer", rest_slow([GradCAM, ScoreCAM]))
+@pytest.mark.parametrize("layer", rest_slow([None, "stem", "inner", "joined", "fused"], 2))
 def test_maps_are_the_same_at_every_layer(explainer, layer):
     model = residual()
     inputs = np.random.default_rng(2).normal(size=(3, 12, 12, 3)).astype("float32")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from sampled import rest_slow
 
 import kvis2
 from kvis2 import images
@@ -163,6 +164,7 @@ def test_the_pictures_are_those_of_the_explainers(run, small_model, images):
     assert np.abs(shown - kvis2.images.overlay(picture / 255, heatmap, 0.4, "turbo")).max() <= 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_gallery_is_continued(run, monkeypatch):
     _, folder, _ = run("--only", "vanilla", "guided", "layer_cam")
     files = files_in(folder)
@@ -413,7 +415,9 @@ def test_classes_have_their_names(run, tmp_path):
     assert "a cat.png: class 2 cow, output 0." in Links((folder / "index.html").read_text()).text
 
 
-@pytest.mark.parametrize(("dead", "shown", "found"), [([4], [3], []), (range(8), [4], [4])])
+@pytest.mark.parametrize(
+    ("dead", "shown", "found"), rest_slow([([4], [3], []), (range(8), [4], [4])])
+)
 def test_filters_that_nothing_excites_are_left_out_or_told(
     run, small_model, tmp_path, dead, shown, found
 ):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import references
 from references import assert_same
+from sampled import rest_slow
 from tiny_net import Case, TinyNet
 
 import kvis2
@@ -200,7 +201,7 @@ def text_model(body):
 SENTENCES = np.array([[1, 2, 3, 4, 5], [8, 8, 0, 7, 6]])
 
 
-@pytest.mark.parametrize("baseline", [4, [[4, 1, 0, 2, 3], [0, 0, 0, 5, 5]]])
+@pytest.mark.parametrize("baseline", rest_slow([[[4, 1, 0, 2, 3], [0, 0, 0, 5, 5]], 4]))
 def test_integrated_gradients_at_an_embedding(baseline):
     """score = sum w e^3 over the embedding: each word gets its w (e^3 - e_baseline^3)."""
     model = text_model(lambda x: x**3)
@@ -252,6 +253,7 @@ def test_tokens_cannot_be_blurred():
         IntegratedGradients(text_model(lambda x: x), "embedding", baseline="blur")(0, SENTENCES)
 
 
+@pytest.mark.slow
 def test_expected_gradients_come_close_to_integrated_gradients_over_the_baselines(cubic_images):
     baselines = np.random.default_rng(5).normal(size=(3, *cubic_images.shape[1:]))
     expected = cubic_images**3 - (baselines**3).mean(axis=0)
@@ -279,7 +281,9 @@ def test_smooth_grad_of_saliency_is_smoothed_saliency(case):
     )
 
 
-@pytest.mark.parametrize("make", [kvis2.Saliency, InputXGradient, kvis2.GradCAM, kvis2.LayerCAM])
+@pytest.mark.parametrize(
+    "make", rest_slow([kvis2.GradCAM, kvis2.Saliency, InputXGradient, kvis2.LayerCAM])
+)
 def test_without_noise_the_mean_is_the_map_and_the_variance_is_zero(case, make):
     explainer = make(case.model, normalize=False)
     plain = explainer(case.classes, case.images)

@@ -261,6 +261,7 @@ def test_units_of_a_dense_layer(run):
     assert np.abs(first.astype(int) - second).mean() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Expected a font file")
 def test_filters_of_a_convolution(run):
     names = run(FILTERS)

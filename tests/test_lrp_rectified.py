@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from sampled import rest_slow
 from test_lrp import NETS, SHAPE, batch_of, functional, net, randomized, vgg_like
 
 from kvis2 import lrp
@@ -60,7 +61,7 @@ def relevance(model, composite, images):
         for each in COMPOSITES
     ],
 )
-@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("build", rest_slow(NETS, 2))
 def test_the_relevance_is_that_without_the_shortcut(taken, build, name):
     images = batch_of(SHAPE)
     fast, fast_share = relevance(net(build, bias=True), COMPOSITES[name], images)

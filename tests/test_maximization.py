@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sampled import rest_slow
 from tiny_net import TinyNet, convolve_backward
 
 from kvis2 import presets, scores
@@ -314,7 +315,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", rest_slow(WAYS, 2))
 def test_a_batch_is_the_units_alone_and_the_same_seed_the_same_bytes(net, way):
     model = net.as_keras(12, 13)
     settings = {**WAYS[way], "steps": 6}

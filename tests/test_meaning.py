@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sampled import rest_slow
 
 import kvis2
 from kvis2.models import meaning_of
@@ -62,7 +63,9 @@ def test_what_a_unit_means(loss, units, activation, kind, logits):
     assert (found.kind, found.logits) == (kind, logits)
 
 
-@pytest.mark.parametrize("method", [kvis2.GradCAM, kvis2.HiResCAM, kvis2.Saliency, kvis2.LRP])
+@pytest.mark.parametrize(
+    "method", rest_slow([kvis2.GradCAM, kvis2.LRP, kvis2.HiResCAM, kvis2.Saliency])
+)
 def test_a_logit_head_is_two_classes_as_its_sigmoid_twin_is(images, method):
     sigmoid = head(activation="sigmoid")
     logits = like(sigmoid, loss=LOSSES.BinaryCrossentropy(from_logits=True))

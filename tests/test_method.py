@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from explainers import EXPLAINERS, public_explainers
+from sampled import rest_slow
 
 import kvis2
 import kvis2.callbacks
@@ -81,7 +82,7 @@ def test_an_unknown_option_is_refused(small_model):
 # -- one place that compiles ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", rest_slow([False, True]))
 def test_jit_compile_reaches_every_method_that_compiles(small_model, images, monkeypatch, jit):
     seen = []
     original = kvis2.passes.compilation.Compiled._traced
@@ -161,7 +162,7 @@ if hasattr(keras.layers.Conv2D, "enable_lora"):
     CHANGES.append(lora)
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", rest_slow(CHANGES, 2))
 @pytest.mark.parametrize("fresh", [True, False])
 def test_a_changed_model_is_explained_as_it_is_now(images, change, fresh):
     model, twin = net(), net()

@@ -61,6 +61,7 @@ def test_the_guide_has_code_for_every_function():
         assert f"`{name}" in guide, name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*all evidence at")  # of random weights
 @pytest.mark.parametrize("title", KERAS_VIS)
 def test_code_of_the_guide_from_keras_vis(title, names):

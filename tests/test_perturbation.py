@@ -6,6 +6,7 @@ import pytest
 import references
 import tensorflow as tf
 from references import assert_same
+from sampled import rest_slow
 from tiny_net import Case, TinyNet
 
 from kvis2.explainers import (
@@ -213,7 +214,7 @@ LONG = {
 
 
 @pytest.mark.filterwarnings("ignore:.*found no evidence")
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", rest_slow([2, 1, 5]))
 @pytest.mark.parametrize("name", LONG)
 def test_batch_size_bounds_the_rows_of_every_forward_pass(case, name, batch_size):
     rows = Rows()
@@ -225,7 +226,7 @@ def test_batch_size_bounds_the_rows_of_every_forward_pass(case, name, batch_size
     assert sum(rows.noted) >= least
 
 
-@pytest.mark.parametrize("name", ["Occlusion", "RISE", "ExtremalMask"])
+@pytest.mark.parametrize("name", rest_slow(["RISE", "Occlusion", "ExtremalMask"]))
 def test_seeds_repeat_and_chunks_do_not_matter(case, name):
     def explain(batch_size, images):
         options = {"normalize": False, "batch_size": batch_size}
@@ -238,7 +239,7 @@ def test_seeds_repeat_and_chunks_do_not_matter(case, name):
 
 
 @pytest.mark.filterwarnings("ignore:.*found no evidence")
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", rest_slow(LONG, 2))
 def test_progress_is_shown_once_and_reaches_its_end(case, name, capfd):
     make, _ = LONG[name]
     quiet = make(case.model, batch_size=2)(case.classes, case.images)

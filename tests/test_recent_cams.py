@@ -9,6 +9,7 @@ import pytest
 import references
 import tensorflow as tf
 from references import assert_same
+from sampled import rest_slow
 from test_attention import vit
 from tiny_net import Case, TinyNet
 
@@ -60,7 +61,7 @@ def test_recipro_cam_of_signals():
     assert_same(ReciproCAM(model, "conv", **RAW)(1, signals), expected)
 
 
-@pytest.mark.parametrize("gaussian", [True, False])
+@pytest.mark.parametrize("gaussian", rest_slow([True, False]))
 def test_vit_recipro_cam_keeps_the_class_token(gaussian):
     """Against the head as a Keras model of its own, the tokens masked in NumPy."""
     model = vit((12, 16, 3), blocks=2)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sampled import rest_slow
 
 import kvis2
 from kvis2.models import axes_between
@@ -82,8 +83,8 @@ def test_the_map_of_a_layer_is_given_to_the_inputs_that_feed_it_alone(method):
     assert maps[1].shape == (2, 16, 12)
 
 
-@pytest.mark.parametrize("method", [*METHODS[:-1], kvis2.LayerCAM, kvis2.EigenCAM])
-@pytest.mark.parametrize("resize", [True, False])
+@pytest.mark.parametrize("method", rest_slow([*METHODS[:-1], kvis2.LayerCAM, kvis2.EigenCAM], 4))
+@pytest.mark.parametrize("resize", rest_slow([True, False]))
 @pytest.mark.filterwarnings("ignore:.*found no evidence")
 def test_a_layer_with_a_space_of_its_own_is_explained_in_it(method, resize):
     keras.utils.set_random_seed(0)
@@ -127,8 +128,8 @@ GREY = [
 ]
 
 
-@pytest.mark.parametrize("method", GREY)
-@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("method", rest_slow(GREY, 5))
+@pytest.mark.parametrize("scaled", rest_slow([False, True]))
 @pytest.mark.filterwarnings("ignore:.*found no evidence")
 def test_grey_images_without_an_axis_of_channels_are_images(method, scaled):
     def net(grey):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sampled import rest_slow
 
 import kvis2
 from kvis2.models import Batch
@@ -186,7 +187,8 @@ def test_scores_composed_in_a_function_are_the_contrast():
     [kvis2.GradCAM, kvis2.ScoreCAM, kvis2.Saliency, kvis2.Occlusion, kvis2.IntegratedGradients],
 )
 @pytest.mark.parametrize(
-    "function", [lambda o: tf.reshape(o, (-1,)), lambda o: o[:2, 0], lambda o: tf.reduce_sum(o)]
+    "function",
+    rest_slow([lambda o: o[:2, 0], lambda o: tf.reshape(o, (-1,)), lambda o: tf.reduce_sum(o)]),
 )
 def test_a_score_function_of_the_wrong_length_gets_a_sentence(method, function):
     with pytest.raises(ValueError, match=r"Expected a score function that returns one number"):
@@ -240,6 +242,7 @@ def test_weights_that_are_not_finite_are_named_and_not_called_zero():
         kvis2.GradCAM(model)(0, X)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(L.Dense, "quantize"), reason="this Keras cannot quantize")
