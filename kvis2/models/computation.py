@@ -8,6 +8,7 @@ of layers, and are compared here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import keras
@@ -29,7 +30,7 @@ _BOOKKEEPING = frozenset(
         *("stop_evaluating", "_compiled_trainable_state"),
         *("train_function", "test_function", "predict_function", "_compile_config", "compiled"),
         *("_compile_loss", "_compile_metrics", "_loss_tracker", "_initial_epoch", "_jit_compile"),
-        *("_compute_loss_has_training_arg", "_distribute_strategy"),
+        *("_compute_loss_has_training_arg", "_distribute_strategy", "_call_has_context_arg"),
         *("steps_per_execution", "unrolled_steps_per_execution", "_eval_epoch_iterator"),
     )
 )
@@ -55,13 +56,15 @@ class Computation:
         self._values = _values_of(model)
         # The dictionaries of all layers, but not of the model itself, which would be kept alive.
         self._inside = [vars(layer) for _, layer in walk(model)]
+        self._layers = [each["_layers"] for each in self._inside if "_layers" in each]
         self._identities = self._identities_now(model)
-        self._containers = [(each, _frozen(each, model)) for each in _containers_of(model)]
+        self._containers = [_kept(each, model) for each in _containers_of(model)]
 
     def holds(self, model: keras.Model) -> bool:
         """Whether `model` still computes the same: quick where no attribute was touched."""
         touched = self._identities_now(model) != self._identities or any(
-            _frozen(each, model) != frozen for each, frozen in self._containers
+            each != frozen if plain else _frozen(each, model) != frozen
+            for each, frozen, plain in self._containers
         )
         if not touched:
             return True
@@ -71,14 +74,16 @@ class Computation:
         vars(self).update(vars(now))
         return True
 
-    def _identities_now(self, model: keras.Model) -> list[tuple[int, ...]]:
+    def _identities_now(self, model: keras.Model) -> list[int]:
         """Which objects the attributes of all layers are, and how many layers each one has.
 
-        `_values` keeps the objects alive, so that no other gets the place in memory of one.
+        `_values` keeps the objects alive, so that no other gets the place in memory of one. Every
+        call asks this of every layer: one flat list costs a third of a tuple for each.
         """
+        attributes = map(dict.values, (vars(model), *self._inside))
         return [
-            (*map(id, each.values()), len(each.get("_layers", ())))
-            for each in (vars(model), *self._inside)
+            *map(id, chain.from_iterable(attributes)),
+            *map(len, (vars(model).get("_layers", ()), *self._layers)),
         ]
 
     def differences(self, other: Computation) -> frozenset[tuple[str, str]]:
@@ -86,6 +91,13 @@ class Computation:
         keys = self._values.keys() | other._values.keys()
         found = {k for k in keys if not _same(self._values.get(k), other._values.get(k))}
         return frozenset(found - self._unsteady)
+
+
+def _kept(container: Any, model: keras.Model) -> tuple[Any, Any, bool]:
+    """A container, what it held, and whether that can be compared as it is."""
+    if isinstance(container, list) and all(type(each) in _PLAIN for each in container):
+        return container, list(container), True
+    return container, _frozen(container, model), False
 
 
 def _values_of(model: keras.Model) -> dict[tuple[str, str], Any]:
