@@ -7,8 +7,15 @@ A file that exists is kept, so that an interrupted gallery is continued by the s
 """
 
 from kvis2.gallery.artifacts import ARTIFACTS, OF_THE_MODEL
-from kvis2.gallery.command import add_arguments, load_model, run
+from kvis2.gallery.command import add_arguments, run
 from kvis2.gallery.input_space import InputSpace
+from kvis2.gallery.loading import (
+    add_space_arguments,
+    class_names,
+    image_shape,
+    input_space,
+    load_model,
+)
 from kvis2.gallery.page import Contents
 from kvis2.gallery.pieces import Made, Piece, in_file
 from kvis2.gallery.subject import evenly, middles
@@ -21,8 +28,12 @@ __all__ = [
     "Made",
     "Piece",
     "add_arguments",
+    "add_space_arguments",
+    "class_names",
     "evenly",
+    "image_shape",
     "in_file",
+    "input_space",
     "load_model",
     "middles",
     "run",
