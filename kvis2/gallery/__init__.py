@@ -13,8 +13,8 @@ from kvis2.gallery.loading import (
     add_space_arguments,
     class_names,
     image_shape,
-    input_space,
     load_model,
+    space_asked_for,
 )
 from kvis2.gallery.page import Contents
 from kvis2.gallery.pieces import Made, Piece, in_file
@@ -33,8 +33,8 @@ __all__ = [
     "evenly",
     "image_shape",
     "in_file",
-    "input_space",
     "load_model",
     "middles",
     "run",
+    "space_asked_for",
 ]

@@ -20,8 +20,8 @@ from kvis2.gallery.loading import (
     add_space_arguments,
     class_names,
     image_shape,
-    input_space,
     load_model,
+    space_asked_for,
 )
 from kvis2.gallery.subject import QUICK, Effort, Subject
 from kvis2.inspection import Description
@@ -130,7 +130,7 @@ def _subject(
         effort = dataclasses.replace(effort, steps=options.steps)
     return Subject(
         model,
-        input_space(options, preprocess, shape[2]),
+        space_asked_for(options, preprocess, shape[2]),
         shape[:2],
         () if options.label is None else (options.label,),
         description.maps,

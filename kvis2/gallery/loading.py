@@ -17,7 +17,7 @@ from kvis2.visualization.pictures import lookup_imagenet_labels
 
 
 def add_space_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say what black and white are to a model: see `input_space`."""
+    """The arguments that say what black and white are to a model: see `space_asked_for`."""
     space = parser.add_mutually_exclusive_group()
     space.add_argument(
         "--input-range", nargs=2, type=float, metavar=("BLACK", "WHITE"), help="default: 0 255"
@@ -96,7 +96,7 @@ def image_shape(model: keras.Model) -> tuple[int, int, int]:
     return height or 224, width or 224, channels
 
 
-def input_space(
+def space_asked_for(
     options: argparse.Namespace, preprocess: Callable[[Any], Any] | None, channels: int
 ) -> InputSpace:
     """The input space that was asked for, or that of the model of `keras.applications`."""

@@ -1,0 +1,23 @@
+"""Explain a data set: from a folder, a table or an archive to one folder of maps and a page.
+
+    kvis2 explain MobileNetV2 photos --out explained
+    kvis2 report explained
+
+`explain_dataset` does the same from a notebook, and `read` gives a table of what was found.
+"""
+
+from kvis2.dataset.command import add_arguments, run
+from kvis2.dataset.explain import Summary, explain_dataset
+from kvis2.dataset.sources import Row, rows_of
+from kvis2.dataset.table import Table, read
+
+__all__ = [
+    "Row",
+    "Summary",
+    "Table",
+    "add_arguments",
+    "explain_dataset",
+    "read",
+    "rows_of",
+    "run",
+]
