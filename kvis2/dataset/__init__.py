@@ -7,16 +7,20 @@
 """
 
 from kvis2.dataset.command import add_arguments, run
-from kvis2.dataset.explain import Summary, explain_dataset
+from kvis2.dataset.explain import explain_dataset
+from kvis2.dataset.reading import Reader, pipeline
+from kvis2.dataset.run import Summary
 from kvis2.dataset.sources import Row, rows_of
 from kvis2.dataset.table import Table, read
 
 __all__ = [
+    "Reader",
     "Row",
     "Summary",
     "Table",
     "add_arguments",
     "explain_dataset",
+    "pipeline",
     "read",
     "rows_of",
     "run",
