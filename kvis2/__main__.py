@@ -33,6 +33,18 @@ COMMANDS = {
         dataset.add_arguments,
         dataset.run,
     ),
+    "report": Command(
+        "the page of what was explained, or of how far two models are apart",
+        dataset.report.__doc__,
+        dataset.add_report_arguments,
+        dataset.run_report,
+    ),
+    "describe": Command(
+        "what is in a model, and what there is to look at",
+        None,
+        dataset.add_describe_arguments,
+        dataset.run_describe,
+    ),
     "gallery": Command(
         "every picture of a model and photographs, with one page that shows them",
         gallery.__doc__,

@@ -7,8 +7,11 @@
 """
 
 from kvis2.dataset.command import add_arguments, run
+from kvis2.dataset.describing import add_describe_arguments, run_describe
 from kvis2.dataset.explain import explain_dataset
+from kvis2.dataset.page import report
 from kvis2.dataset.reading import Reader, pipeline
+from kvis2.dataset.reporting import add_report_arguments, run_report
 from kvis2.dataset.run import Summary
 from kvis2.dataset.sources import Row, rows_of
 from kvis2.dataset.table import Table, read
@@ -19,9 +22,14 @@ __all__ = [
     "Summary",
     "Table",
     "add_arguments",
+    "add_describe_arguments",
+    "add_report_arguments",
     "explain_dataset",
     "pipeline",
     "read",
+    "report",
     "rows_of",
     "run",
+    "run_describe",
+    "run_report",
 ]
