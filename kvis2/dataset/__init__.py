@@ -9,6 +9,7 @@
 from kvis2.dataset.command import add_arguments, run
 from kvis2.dataset.describing import add_describe_arguments, run_describe
 from kvis2.dataset.explain import explain_dataset
+from kvis2.dataset.exporters import to_coco, to_fiftyone, to_label_studio, to_overlays
 from kvis2.dataset.page import report
 from kvis2.dataset.reading import Reader, pipeline
 from kvis2.dataset.reporting import add_report_arguments, run_report
@@ -32,4 +33,8 @@ __all__ = [
     "run",
     "run_describe",
     "run_report",
+    "to_coco",
+    "to_fiftyone",
+    "to_label_studio",
+    "to_overlays",
 ]

@@ -108,8 +108,7 @@ class _Rows:
 
     def named(self, number: int) -> str:
         """The name of a class."""
-        names = self.table.class_names
-        return names[number] if number < len(names) else f"class {number}"
+        return self.table.named(number)
 
     def data(self) -> dict[str, Any]:
         """What the script of the page sorts and draws."""

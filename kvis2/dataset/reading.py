@@ -68,13 +68,8 @@ class Reader(NamedTuple):
         """
         blank = np.zeros((*self.size, self.space.channels), np.uint8)
         try:
-            file: Any = row.path
-            if row.offset >= 0:
-                found, label = picture_in(row.path, row.offset, row.length)
-                file = io.BytesIO(found)
-                file.name = row.id
-                row = row._replace(label=row.label or label)
-            photograph = images.read(file, channels=self.space.channels)
+            photograph, label = photograph_of(row, self.space.channels)
+            row = row._replace(label=row.label or label)
         except (ValueError, OSError) as error:
             return Entry(row, (0, 0), _sentence(error)), blank
         size = (photograph.shape[0], photograph.shape[1])
@@ -89,6 +84,21 @@ class Reader(NamedTuple):
         picture = Image.fromarray(photograph[..., 0] if grey else photograph)
         resized = picture.resize(self.size[::-1], Image.Resampling.LANCZOS)
         return np.array(resized).reshape(*self.size, self.space.channels)
+
+
+def photograph_of(row: Row, channels: int = 3) -> tuple[NDArray[np.uint8], str]:
+    """The picture of a row in its own size, uint8, and its label where an archive names one.
+
+    Raises:
+        ValueError: If it cannot be read.
+        OSError: If its file cannot.
+    """
+    if row.offset < 0:
+        return images.read(row.path, channels=channels), ""
+    found, label = picture_in(row.path, row.offset, row.length)
+    file = io.BytesIO(found)
+    file.name = row.id
+    return images.read(file, channels=channels), label
 
 
 def _sentence(error: Exception) -> str:

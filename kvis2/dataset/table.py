@@ -15,6 +15,8 @@ from kvis2 import images
 from kvis2.dataset import optional
 from kvis2.dataset.compact import CompactMap
 from kvis2.dataset.manifest import read_manifest
+from kvis2.dataset.reading import photograph_of
+from kvis2.dataset.sources import Row
 from kvis2.dataset.store import Store, as_array
 from kvis2.images import Framing
 from kvis2.passes import resize
@@ -40,6 +42,7 @@ class Table:
         self._store = Store(folder, manifest["chunk_format"] == "parquet")
         self._chunks = self._store.finished()
         self._columns: dict[str, NDArray[Any]] = {}
+        self._rows: list[Row] | None = None
         self._maps: dict[int, dict[str, NDArray[Any]]] = {}
 
     def __len__(self) -> int:
@@ -126,6 +129,21 @@ class Table:
             return heatmap
         photograph = (int(self["height"][index]), int(self["width"][index]))
         return self.framing.of_photograph(heatmap, photograph)
+
+    def photograph(self, index: int) -> NDArray[np.uint8]:
+        """The picture of a row in its own size, uint8 `(height, width, 3)`, from where it lies.
+
+        Raises:
+            ValueError: If it cannot be read any more.
+        """
+        if self._rows is None:
+            self._rows = self._store.listing()
+        return photograph_of(self._rows[int(self["row"][index])])[0]
+
+    def named(self, number: int) -> str:
+        """The name of a class; "class 7" where none are known."""
+        names = self.manifest["classes"]
+        return names[number] if number < len(names) else f"class {number}"
 
     def maps(self, indices: Sequence[int] | None = None, **options: Any) -> Iterator[Any]:
         """The maps of some rows, or all, one after the other: see `map`."""
