@@ -52,6 +52,7 @@ def test_metadata_names_version_python_and_licence():
     assert set(metadata.get_all("Provides-Extra")) == {
         "tensorboard",
         "dataset",
+        "ray",
         "demo",
         "test",
         "peers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -88,6 +89,9 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
                         help="with --resume: try again what failed")  # fmt: skip
     parser.add_argument("--format", choices=("parquet", "csv"),
                         help="of what is written; parquet if pyarrow is there")  # fmt: skip
+    parser.add_argument("--ray", nargs="?", const=True, default=False, metavar="ADDRESS",
+                        help="do it on a Ray cluster, or one on this machine")  # fmt: skip
+    parser.add_argument("--workers", type=int, metavar="N", help="with --ray: how many actors")
     parser.add_argument("--json", action="store_true", help="tell the result as JSON")
 
 
@@ -107,29 +111,32 @@ def run(options: argparse.Namespace) -> int:
     model, preprocess = load_model(options.model, options.random_weights, trust=options.trust)
     channels = image_shape(model)[2]
     names = class_names(options.names, model.outputs[0].shape[-1] or 0)
-    summary = explain_dataset(
-        model,
-        options.source[0] if len(options.source) == 1 else options.source,
-        made_explainer(model, options.method, options.layer),
-        out=options.out,
-        score=_score(options.score),
-        space=space_asked_for(options, preprocess, channels),
-        framing=Framing(options.framing),
-        class_names=names,
-        labels=options.labels,
-        boxes=options.boxes,
-        measures=options.metrics,
-        map_size=options.map_size,
-        batch_size=options.batch_size,
-        chunk_size=options.chunk_size,
-        overlays=options.overlays,
-        thumbnails=options.thumbnails,
-        shard=options.shard,
-        resume=options.resume,
-        retry=options.retry,
-        parquet=None if options.format is None else options.format == "parquet",
-        progress=sys.stderr,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # What workers of Ray say is not the result.
+        summary = explain_dataset(
+            model,
+            options.source[0] if len(options.source) == 1 else options.source,
+            made_explainer(model, options.method, options.layer),
+            out=options.out,
+            score=_score(options.score),
+            space=space_asked_for(options, preprocess, channels),
+            framing=Framing(options.framing),
+            class_names=names,
+            labels=options.labels,
+            boxes=options.boxes,
+            measures=options.metrics,
+            map_size=options.map_size,
+            batch_size=options.batch_size,
+            chunk_size=options.chunk_size,
+            overlays=options.overlays,
+            thumbnails=options.thumbnails,
+            shard=options.shard,
+            resume=options.resume,
+            retry=options.retry,
+            parquet=None if options.format is None else options.format == "parquet",
+            progress=sys.stderr,
+            ray=options.ray,
+            workers=options.workers,
+        )
     print(json.dumps(summary.as_dict()) if options.json else _told(summary))
     return 1 if summary.failed else 0
 

@@ -14,6 +14,7 @@ import keras
 from kvis2 import models
 from kvis2.dataset.annotations import annotated
 from kvis2.dataset.classes import Classes
+from kvis2.dataset.cluster import on_cluster
 from kvis2.dataset.explaining import Explaining, check_model
 from kvis2.dataset.manifest import (
     check_same,
@@ -52,6 +53,8 @@ def explain_dataset(
     retry: bool = False,
     parquet: bool | None = None,
     progress: TextIO | None = None,
+    ray: bool | str = False,
+    workers: int | None = None,
 ) -> Summary:
     """Explain every picture of a source, and keep what was found in a folder.
 
@@ -89,6 +92,9 @@ def explain_dataset(
         retry: With `resume`, do chunks again in which a picture failed.
         parquet: False writes CSV and `.npz`, which needs no pyarrow; None as pyarrow is there.
         progress: Where rate and time left are told, such as `sys.stderr`; None is silent.
+        ray: Whether chunks are done by a Ray cluster: the address of one, or True for that of
+            `RAY_ADDRESS`, or else one on this machine. All its nodes must see pictures and `out`.
+        workers: With `ray`, how many actors; None is one for each processor.
 
     Returns:
         What the folder holds now.
@@ -126,7 +132,11 @@ def explain_dataset(
         store.write_manifest(manifest)
     else:
         check_same(known, manifest, folder)
-    return run.through(run.pending(shard, retry), progress)
+    chunks = run.pending(shard, retry)
+    if ray:
+        address = None if ray is True else ray
+        return on_cluster(run, chunks, address, workers, progress)
+    return run.through(chunks, progress)
 
 
 def _reader(

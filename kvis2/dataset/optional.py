@@ -30,11 +30,17 @@ def pandas(what: str) -> Any:
     return _imported("pandas", "pandas", what)
 
 
-def _imported(module: str, package: str, what: str) -> Any:
+def ray_data(what: str) -> Any:
+    """The package ray, with its part `data`."""
+    _imported("ray.data", "ray", what, extra="ray")
+    return importlib.import_module("ray")
+
+
+def _imported(module: str, package: str, what: str, extra: str = "dataset") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
         raise ValueError(
             f"Expected {package} for {what}. Received: a Python without it. "
-            "`pip install kvis2[dataset]`."
+            f"`pip install kvis2[{extra}]`."
         ) from None

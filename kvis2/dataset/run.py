@@ -120,6 +120,10 @@ class Run:
         self.store.write_errors()
         return summary_of(self.store, len(self.rows), progress.done, time.monotonic() - start)
 
+    def chunk(self, number: int) -> Iterator[Columns]:
+        """Do one chunk, batch after batch; it is written when this ends."""
+        yield from in_background(self._finished([number]))
+
     def of_chunk(self, number: int) -> range:
         """The numbers of the rows of a chunk."""
         start = number * self.chunk_size
