@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOMS = [
     "kvis2",
-    *(f"kvis2.{room}" for room in ("callbacks", "images", "layers", "lrp", "metrics")),
+    *(f"kvis2.{room}" for room in ("callbacks", "dataset", "images", "layers", "lrp", "metrics")),
 ]
 ROOMS += [f"kvis2.{room}" for room in ("scores", "visualization", "ascent", "inspection", "models")]
 

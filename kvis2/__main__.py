@@ -1,40 +1,89 @@
-"""`python -m kvis2 gallery MODEL IMAGE... --out DIR`: see `kvis2.gallery`."""
+"""The command: `kvis2 COMMAND ...`, or `python -m kvis2 COMMAND ...`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from kvis2 import gallery
+from kvis2 import dataset, gallery
+
+
+class Command(NamedTuple):
+    """A command, which is offered by a room.
+
+    Attributes:
+        help: One line.
+        description: What `--help` says before the arguments.
+        add_arguments: Adds them to a parser.
+        run: Does it, and returns the exit status.
+    """
+
+    help: str
+    description: str | None
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS = {
+    "explain": Command(
+        "maps, predictions and measures of a whole data set",
+        dataset.__doc__,
+        dataset.add_arguments,
+        dataset.run,
+    ),
+    "report": Command(
+        "the page of what was explained, or of how far two models are apart",
+        dataset.report.__doc__,
+        dataset.add_report_arguments,
+        dataset.run_report,
+    ),
+    "describe": Command(
+        "what is in a model, and what there is to look at",
+        None,
+        dataset.add_describe_arguments,
+        dataset.run_describe,
+    ),
+    "gallery": Command(
+        "every picture of a model and photographs, with one page that shows them",
+        gallery.__doc__,
+        gallery.add_arguments,
+        gallery.run,
+    ),
+}
+"""All commands, in the order in which they are listed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command of kvis2.
 
     Args:
-        arguments: What follows `python -m kvis2`; by default those of the process.
+        arguments: What follows `kvis2`; by default those of the process.
 
     Returns:
         The exit status: 0, or 1 if something could not be made, or a picture could not be read.
         Wrong arguments, and pictures of which none can be read, exit with 2.
     """
-    parser = argparse.ArgumentParser(prog="python -m kvis2")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "gallery",
-        help="every picture of a model and photographs, with one page that shows them",
-        description=gallery.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    gallery.add_arguments(command)
+    parser = argparse.ArgumentParser(prog="kvis2")
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    known = {}
+    for name, command in COMMANDS.items():
+        known[name] = parsers.add_parser(
+            name,
+            help=command.help,
+            description=command.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(known[name])
     options = parser.parse_args(arguments)
+    chosen = known[options.command]
     try:
-        return gallery.run(options)
+        return COMMANDS[options.command].run(options)
     except ValueError as error:
-        command.error(str(error))
+        chosen.error(str(error))
     except OSError as error:  # a full disk, a folder that may not be written to
-        print(f"{command.prog}: error: could not write: {error}", file=sys.stderr)
+        print(f"{chosen.prog}: error: could not write: {error}", file=sys.stderr)
         return 1
 
 

@@ -51,6 +51,8 @@ def test_metadata_names_version_python_and_licence():
     assert metadata["License"] == "MIT" or metadata["License-Expression"] == "MIT"
     assert set(metadata.get_all("Provides-Extra")) == {
         "tensorboard",
+        "dataset",
+        "ray",
         "demo",
         "test",
         "peers",
@@ -88,7 +90,9 @@ def test_all_that_is_imported_is_required_and_nothing_else():
     }
     paths = [*(ROOT / "kvis2").rglob("*.py"), *(ROOT / "callbacks").rglob("*.py")]
     imported = {name for path in paths for name in top_level_imports(path)}
-    others = imported - set(sys.stdlib_module_names) - {"kvis2"}
+    of_extra = set(settings["options.extras_require"]["dataset"].split())
+    assert of_extra <= imported | {"pandas", "jinja2"}  # Imported by name, where they are needed.
+    others = imported - set(sys.stdlib_module_names) - of_extra - {"kvis2"}
     assert {"pillow" if name == "PIL" else name for name in others} == required
 
 

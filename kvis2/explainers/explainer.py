@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -142,11 +142,15 @@ class Explainer(Method):
                 `kvis2.scores.Score`, any function `output -> (batch,)`, or a list or dict of
                 these for several outputs.
             seed_input: What the model takes: an array `(batch, ...)` (a missing batch axis is
-                added), or a list or dict of arrays for several inputs.
+                added), or a list or dict of arrays for several inputs. Or a `tf.data.Dataset` of
+                batches, for which the score is None, one class, or another score that holds for
+                all samples; of `(images, labels)` the images are explained, as by `model.predict`.
 
         Returns:
             float32 maps `(batch, *spatial)` in the structure of `seed_input`: an array for an
-            array, a list for a list, a dict for a dict; None for an input without a map.
+            array, a list for a list, a dict for a dict; None for an input without a map. For a
+            `tf.data.Dataset` an iterator over these, one for each batch, which explains a batch
+            when it is asked for.
 
         Raises:
             ValueError: If the score, the input or the layer do not fit the model.
@@ -158,14 +162,26 @@ class Explainer(Method):
                 f"Expected what is explained: `{type(self).__name__}(model)(score, images)`, or "
                 f"`(images)` for the predicted class. Received: {seed_input!r} alone. Give images."
             )
+        if isinstance(seed_input, tf.data.Dataset):
+            return self._of_batches(score, seed_input)
         return self._explained(score, seed_input)[0]
 
-    def with_predictions(self, score: ScoreLike, seed_input: Any) -> tuple[Any, Predicted]:
+    def _of_batches(self, score: ScoreLike, dataset: tf.data.Dataset) -> Iterator[Any]:
+        """The maps of one batch after the other."""
+        for element in dataset:
+            images = keras.utils.unpack_x_y_sample_weight(element)[0]
+            yield self._explained(score, keras.tree.map_structure(lambda x: x.numpy(), images))[0]
+
+    def with_predictions(
+        self, score: ScoreLike, seed_input: Any, *, checked: bool = True
+    ) -> tuple[Any, Predicted]:
         """The maps, and what the model predicts, in one pass.
 
         Args:
             score: As for a call.
-            seed_input: As for a call.
+            seed_input: What the model takes, arrays.
+            checked: Whether maps that are not finite are refused, and blank ones warned of. False
+                leaves both to the caller, who finds NaN or zeros in them.
 
         Returns:
             The maps as a call returns them, and the outputs of the model with their meanings. With
@@ -173,7 +189,7 @@ class Explainer(Method):
         """
         predicting = copy.copy(self)
         predicting._predicts = True
-        maps, outputs = predicting._explained(score, seed_input)
+        maps, outputs = predicting._explained(score, seed_input, checked)
         return maps, Predicted(outputs, self.meanings)
 
     @tf.autograph.experimental.do_not_convert
@@ -216,13 +232,16 @@ class Explainer(Method):
         finished = [None if m is None else resampled(m, self.settings.normalize) for m in maps]
         return models.like_inputs(self.model, inputs, finished), outputs
 
-    def _explained(self, score: Any, seed_input: Any) -> tuple[Any, list[np.ndarray]]:
+    def _explained(
+        self, score: Any, seed_input: Any, checked: bool = True
+    ) -> tuple[Any, list[np.ndarray]]:
         self._follow()
         batch = Batch(self.model, seed_input)
         score = scores.as_scores(score, batch.size, models.output_count(self.model))
         results = self.results(score, batch)
         maps, outputs = results[: len(batch.shapes)], results[len(batch.shapes) :]
-        self._check(maps, score, batch)
+        if checked:
+            self._check(maps, score, batch)
         restored = batch.restored([None if m is None else self._finished(m) for m in maps])
         return restored, [each for each in outputs if each is not None]
 

@@ -7,8 +7,15 @@ A file that exists is kept, so that an interrupted gallery is continued by the s
 """
 
 from kvis2.gallery.artifacts import ARTIFACTS, OF_THE_MODEL
-from kvis2.gallery.command import add_arguments, load_model, run
+from kvis2.gallery.command import add_arguments, run
 from kvis2.gallery.input_space import InputSpace
+from kvis2.gallery.loading import (
+    add_space_arguments,
+    class_names,
+    image_shape,
+    load_model,
+    space_asked_for,
+)
 from kvis2.gallery.page import Contents
 from kvis2.gallery.pieces import Made, Piece, in_file
 from kvis2.gallery.subject import evenly, middles
@@ -21,9 +28,13 @@ __all__ = [
     "Made",
     "Piece",
     "add_arguments",
+    "add_space_arguments",
+    "class_names",
     "evenly",
+    "image_shape",
     "in_file",
     "load_model",
     "middles",
     "run",
+    "space_asked_for",
 ]

@@ -80,6 +80,29 @@ class Framing:
         )[..., 0]
         return found
 
+    def box_in_input(
+        self, box: ArrayLike, photograph: tuple[int, int], size: tuple[int, int]
+    ) -> NDArray[np.float64]:
+        """A box of the photograph as a box of the input, cut where the model did not look.
+
+        Args:
+            box: `[x0, y0, x1, y1]` in pixels of the photograph.
+            photograph: Height and width of the photograph.
+            size: Height and width of the input.
+
+        Returns:
+            `[x0, y0, x1, y1]` in pixels of the input; of no area where the box was cut off.
+
+        Example:
+            >>> Framing("crop").box_in_input([1, 0, 3, 2], (2, 4), (4, 4)).tolist()
+            [0.0, 0.0, 4.0, 4.0]
+        """
+        top, left, height, width = self._part(photograph, size, of_input=False)
+        above, beside, tall, wide = self._part(size, photograph, of_input=True)
+        corners = np.asarray(box, np.float64).reshape(2, 2)
+        inside = np.clip((corners - (left, top)) / (width, height), 0, 1)
+        return (inside * (wide, tall) + (beside, above)).reshape(4)
+
     def _part(
         self, size: tuple[int, ...], other: tuple[int, ...], *, of_input: bool
     ) -> tuple[int, int, int, int]:

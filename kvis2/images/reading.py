@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,10 @@ _RAW_COLORS = ("RGB;16", "RGBA;16", "RGBX;16")  # of which Pillow keeps the uppe
 
 
 def read(
-    path: str | PathLike[str], size: tuple[int, int] | None = None, *, channels: int = 3
+    path: str | PathLike[str] | BinaryIO,
+    size: tuple[int, int] | None = None,
+    *,
+    channels: int = 3,
 ) -> NDArray[np.uint8]:
     """Read a picture file as people see it: `0` is black and `255` is white.
 
@@ -38,7 +42,7 @@ def read(
       the highest is white.
 
     Args:
-        path: A file that Pillow reads.
+        path: A file that Pillow reads; or an open one, such as a member of an archive.
         size: `(height, width)` to resize to, by Lanczos, without keeping the shape; None keeps
             the file's.
         channels: 3 for RGB, 1 for grey.
@@ -55,8 +59,9 @@ def read(
         >>> read(save("/tmp/grey.png", np.full((4, 6), 0.5))).shape
         (4, 6, 3)
     """
-    path = Path(path)
-    _check_file(path)
+    path = Path(path) if isinstance(path, str | PathLike) else path
+    if isinstance(path, Path):
+        _check_file(path)
     try:
         with warnings.catch_warnings():
             # What Pillow says of large pictures and odd tags; what it cannot read, it raises.
@@ -74,7 +79,7 @@ def read(
     return np.array(picture).reshape(picture.height, picture.width, channels)
 
 
-def _opened(path: Path, mode: str) -> Image.Image:
+def _opened(path: Path | BinaryIO, mode: str) -> Image.Image:
     with Image.open(path) as file:
         raw_modes = [str(raw) for tile in file.tile for raw in _flat(tile[3])]
         file.load()
@@ -98,14 +103,19 @@ def _check_file(path: Path) -> None:
         raise _unreadable(path, f"out of reach: {error.strerror}") from None
 
 
-def _unreadable(path: Path, why: str, advice: str = "Save it anew") -> ValueError:
-    return ValueError(f"Expected a picture file. Received: {path}, which is {why}. {advice}.")
+def _unreadable(path: Path | BinaryIO, why: str, advice: str = "Save it anew") -> ValueError:
+    name = path if isinstance(path, Path) else getattr(path, "name", "an open file")
+    return ValueError(f"Expected a picture file. Received: {name}, which is {why}. {advice}.")
 
 
-def _kind(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(1024).lower()
-    return "a drawing (SVG)" if b"<svg" in start else "no picture that Pillow knows"
+def _kind(path: Path | BinaryIO) -> str:
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            start = file.read(1024)
+    else:
+        path.seek(0)
+        start = path.read(1024)
+    return "a drawing (SVG)" if b"<svg" in start.lower() else "no picture that Pillow knows"
 
 
 def _upright(picture: Image.Image, orientation: int) -> Image.Image:

@@ -95,6 +95,9 @@ class _Calls:
         self._last: dict[str, Any] = {}
         self._of_thread = threading.local()
 
+    def __reduce__(self) -> tuple[type[_Calls], tuple[()]]:
+        return _Calls, ()  # Sent to another process, or saved, a method has not been called yet.
+
     def remember(self, reports: dict[str, Any]) -> None:
         self._of_thread.reports = self._last = reports
 

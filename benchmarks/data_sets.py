@@ -1,0 +1,189 @@
+"""What explaining a data set costs: beside `model.predict` over the same pipeline, and a loop.
+
+    python -m benchmarks.data_sets --pictures 5000 --json docs/scale.json --markdown docs/scale.md
+
+Each row has its turn on the same generated JPEG files, in one process; memory is that of another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.machine import about
+
+_MARKS = ("<!-- measured -->", "<!-- end of measured -->")
+_WARM = 64  # pictures before the clock starts, so that nothing is traced under it
+_BATCH = 16
+ROWS = {
+    "predict": "`model.predict` over the same pipeline",
+    "explain": "`kvis2 explain`, Grad-CAM, with thumbnails",
+    "explain_bare": "`kvis2 explain`, Grad-CAM, `--thumbnails none`",
+}
+
+
+def photographs(folder: Path, count: int) -> None:
+    """JPEG files of 500 x 375 pixels with the detail of photographs: noise of all scales."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(len(list(folder.glob("*.jpg"))), count):
+        picture = np.zeros((375, 500, 3), np.float32)
+        for side in (3, 8, 24, 72, 216):
+            noise = random.normal(size=(side, side * 4 // 3, 3)) * 60 / side**0.4
+            for channel in range(3):
+                layer = Image.fromarray(noise[..., channel].astype(np.float32))
+                picture[..., channel] += np.asarray(layer.resize((500, 375)))
+        pixels = np.clip(picture + 118, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:06d}.jpg", quality=88)
+
+
+def in_turns(folder: Path, count: int, turn: int) -> dict[str, list[float]]:
+    """Pictures in a second of each row, turn after turn, so that what else runs meets all alike."""
+    import keras
+
+    from kvis2 import GradCAM
+    from kvis2.dataset import Reader, explain_dataset, pipeline, rows_of
+    from kvis2.gallery import InputSpace
+
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(weights=None)
+    space = InputSpace.of_preprocessing(keras.applications.mobilenet_v2.preprocess_input)
+    explainer, rows = GradCAM(model), rows_of(folder)[:count]
+
+    def run(what: str, part: list) -> None:
+        if what == "predict":
+            batches = pipeline(part, Reader((224, 224), space), _BATCH, {})
+            model.predict(batches.map(lambda number, picture, given: given), verbose=0)
+            return
+        thumbnails = 10**6 if what == "explain" else 0
+        with tempfile.TemporaryDirectory() as out:
+            explain_dataset(
+                model, part, explainer, out=out, space=space, batch_size=_BATCH,
+                thumbnails=thumbnails,
+            )  # fmt: skip
+
+    rates: dict[str, list[float]] = {what: [] for what in ROWS}
+    for what in ROWS:
+        run(what, rows[:_WARM])
+    for start in range(0, count, turn):
+        part = rows[start : start + turn]
+        for what in ROWS:
+            begin = time.perf_counter()
+            run(what, part)
+            rates[what].append(len(part) / (time.perf_counter() - begin))
+    return rates
+
+
+def memory(folder: Path, count: int) -> dict[str, float]:
+    """The memory of one run over all pictures, in MB, after a fifth of them and at the end."""
+    import keras
+
+    from kvis2.dataset import explain_dataset, rows_of
+
+    model, found = keras.applications.MobileNetV2(weights=None), {}
+    rows = rows_of(folder)[:count]
+
+    class Watched(io.StringIO):
+        def isatty(self) -> bool:  # Told five times a second.
+            return True
+
+        def write(self, line: str) -> int:
+            done = re.match(r"\r([\d,]+)/", line)
+            if done:
+                kind = "fifth" if int(done[1].replace(",", "")) <= count / 5 else "end"
+                found[kind] = resident()
+            return len(line)
+
+    with tempfile.TemporaryDirectory() as out:
+        explain_dataset(model, rows, out=out, batch_size=_BATCH, progress=Watched())
+    return found
+
+
+def resident() -> float:
+    """The memory that this process has now, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def in_process(what: str, options: argparse.Namespace) -> dict:
+    """`in_turns` or `memory` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.data_sets", "--one", what]
+    command += ["--folder", str(options.folder), "--pictures", str(options.pictures)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def as_markdown(found: dict) -> str:
+    """The table of the page."""
+    machine, rates = found["machine"], found["rates"]
+    turns = len(rates["predict"])
+    lines = [
+        f"{found['pictures']:,} JPEG files of 500 x 375 pixels, MobileNetV2 of 224 x 224, "
+        f"{machine['processor']}, {machine['cores']} cores, load {machine['load']}; the median of "
+        f"{turns} turns:",
+        "",
+        "| | pictures a second | of `predict` |",
+        "|---|---|---|",
+    ]
+    for name, words in ROWS.items():
+        shares = [one / floor for one, floor in zip(rates[name], rates["predict"], strict=True)]
+        rate, share = statistics.median(rates[name]), statistics.median(shares)
+        lines.append(f"| {words} | {rate:.1f} | {share:.2f} |")
+    used, hours = found["memory"], 1e6 / statistics.median(rates["explain"]) / 3600
+    lines += [
+        "",
+        f"The memory of a run is {used['fifth']:,.0f} MB after a fifth of the pictures and "
+        f"{used['end']:,.0f} MB at the end. By this measure a million pictures take {hours:.0f} "
+        f"hours on this machine, a hundred million {100 * hours:,.0f}.",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure all rows, or one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "photographs"))
+    parser.add_argument("--turn", type=int, default=500, help="pictures of one turn")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--one", choices=("turns", "memory"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one == "turns":
+        print(json.dumps(in_turns(options.folder, options.pictures, options.turn)))
+        return
+    if options.one == "memory":
+        print(json.dumps(memory(options.folder, options.pictures)))
+        return
+    photographs(options.folder, options.pictures)
+    found = {
+        "pictures": options.pictures,
+        "machine": about(),
+        "rates": in_process("turns", options),
+        "memory": in_process("memory", options),
+    }
+    print(as_markdown(found))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        text = options.markdown.read_text(encoding="utf-8")
+        table = f"{_MARKS[0]}\n{as_markdown(found)}\n{_MARKS[1]}"
+        text = re.sub(f"{_MARKS[0]}.*?{_MARKS[1]}", lambda _: table, text, flags=re.S)
+        options.markdown.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

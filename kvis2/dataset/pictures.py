@@ -1,0 +1,69 @@
+"""Small pictures for the page, and overlays, of a batch that has been explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image
+
+from kvis2 import images
+from kvis2.dataset.explaining import Explained
+from kvis2.passes import resize
+
+SIDE = 72  # pixels of a thumbnail; the photograph and its overlay stand side by side
+CHUNK_DIGITS = 6
+
+
+def thumbnail_name(row: int) -> str:
+    """Where the thumbnail of a row is in the folder: at most a thousand in each folder."""
+    return f"thumbnails/{row // 1000:0{CHUNK_DIGITS}d}/{row % 1000:03d}.jpg"
+
+
+def overlay_name(row: int, name: str) -> str:
+    """Where the overlay of a row is in the folder."""
+    return f"overlays/{row:08d}_{images.file_name(Path(name).stem, '.jpg', longest=100)}"
+
+
+def write_thumbnails(folder: Path, explained: Explained, first: int, most: int) -> None:
+    """Write the photograph beside its overlay for the rows below `most`.
+
+    What is written twice is the same: a run that was killed needs no record of these.
+    """
+    for index in _there(explained, first, most):
+        picture = Image.fromarray(_color(explained.read.pictures[index]))
+        small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
+        heated = _heated(small, explained.maps[index])
+        _save(folder / thumbnail_name(first + index), np.concatenate([small, heated], axis=1), 80)
+
+
+def write_overlays(folder: Path, explained: Explained, first: int, most: int) -> None:
+    """Write overlays as the model saw the pictures for the rows below `most`."""
+    for index in _there(explained, first, most):
+        heated = _heated(_color(explained.read.pictures[index]), explained.maps[index])
+        name = overlay_name(first + index, explained.read.entries[index].row.id)
+        _save(folder / name, heated, 90)
+
+
+def _there(explained: Explained, first: int, most: int) -> list[int]:
+    count = min(len(explained.errors), most - first)
+    return [index for index in range(count) if not explained.errors[index]]
+
+
+def _color(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
+
+
+def _heated(picture: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A picture under its map; as it is, if the map is zero."""
+    resized = np.asarray(resize(tf.constant(heatmap[None]), list(picture.shape[:2])))
+    scaled = images.normalize(resized)[0]
+    return picture if images.is_flat(scaled) else images.overlay(picture, scaled)
+
+
+def _save(path: Path, picture: NDArray[np.uint8], quality: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with images.written_aside(path) as part:
+        Image.fromarray(picture).save(part, "JPEG", quality=quality)
