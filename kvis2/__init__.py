@@ -77,6 +77,7 @@ from kvis2.scores import (
     SegmentationScore,
     UnitsScore,
 )
+from kvis2.shortcuts import audit
 from kvis2.version import __version__
 
 __all__ = [
@@ -144,6 +145,7 @@ __all__ = [
     "XGradCAM",
     "__version__",
     "activations",
+    "audit",
     "craft",
     "describe",
     "export",

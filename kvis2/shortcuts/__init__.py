@@ -1,0 +1,11 @@
+"""Find the shortcut before the customer does: classes recognised by what is not the class.
+
+print(kvis2.audit(model, images, labels))
+"""
+
+from kvis2.shortcuts.audit import Audit, Finding, audit
+from kvis2.shortcuts.causes import Causes, Share
+from kvis2.shortcuts.content import Group
+from kvis2.shortcuts.places import Place
+
+__all__ = ["Audit", "Causes", "Finding", "Group", "Place", "Share", "audit"]
