@@ -412,6 +412,7 @@ def test_a_source_without_pictures_is_refused(small_model, tmp_path, source):
         rows_of(tmp_path / source)
 
 
+@pytest.mark.slow
 def test_compare_and_describe_are_commands(saved, photos, tmp_path, capsys):
     out = tmp_path / "compared"
     (photos / "class0" / "00.png").write_bytes(b"broken")
