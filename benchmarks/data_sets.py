@@ -152,6 +152,17 @@ def as_markdown(found: dict) -> str:
     return "\n".join(lines)
 
 
+def all_measured(options: argparse.Namespace) -> dict:
+    """All rows, the memory, and the machine."""
+    photographs(options.folder, options.pictures)
+    return {
+        "pictures": options.pictures,
+        "machine": about(),
+        "rates": in_process("turns", options),
+        "memory": in_process("memory", options),
+    }
+
+
 def main() -> None:
     """Measure all rows, or one."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,6 +170,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "photographs"))
     parser.add_argument("--turn", type=int, default=500, help="pictures of one turn")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--known", type=Path, help="write the page from this JSON")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--one", choices=("turns", "memory"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -168,13 +180,7 @@ def main() -> None:
     if options.one == "memory":
         print(json.dumps(memory(options.folder, options.pictures)))
         return
-    photographs(options.folder, options.pictures)
-    found = {
-        "pictures": options.pictures,
-        "machine": about(),
-        "rates": in_process("turns", options),
-        "memory": in_process("memory", options),
-    }
+    found = json.loads(options.known.read_text()) if options.known else all_measured(options)
     print(as_markdown(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -33,6 +33,12 @@ COMMANDS = {
         dataset.add_arguments,
         dataset.run,
     ),
+    "compare": Command(
+        "several methods on pictures of a source, by several measures",
+        None,
+        dataset.add_compare_arguments,
+        dataset.run_compare,
+    ),
     "report": Command(
         "the page of what was explained, or of how far two models are apart",
         dataset.report.__doc__,

@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 import kvis2
+from kvis2 import images
 from kvis2.__main__ import main
 from kvis2.dataset import explain_dataset, read, rows_of
 from kvis2.gallery import InputSpace
@@ -292,6 +293,18 @@ def test_shards_and_a_run_that_goes_on_make_the_same_bytes(small_model, photos, 
     assert after.st_mtime_ns == before.st_mtime_ns
 
 
+def test_chunks_are_whole_batches(small_model, photos, pictures, tmp_path):
+    explainer = kvis2.GradCAM(small_model, normalize=False)
+    _, table = explained(small_model, photos, tmp_path, explainer, batch_size=4, chunk_size=5)
+    chunks = sorted((tmp_path / "explained" / "chunks").iterdir())
+    assert [path.name for path in chunks] == ["chunk-000000.parquet", "chunk-000001.parquet"]
+    assert table.manifest["chunk_size"] == 8
+    assert table["row"].tolist() == list(range(12))
+    inputs = np.stack([expected_input(pictures[n]) for n in order_of(table)])
+    for index, expected in enumerate(explainer(inputs)):
+        np.testing.assert_allclose(table.map(index), expected, atol=0.003 * expected.max())
+
+
 def test_a_run_goes_on_with_the_same_alone(small_model, photos, tmp_path):
     explained(small_model, photos, tmp_path)
     with pytest.raises(ValueError, match=r"Expected a new folder.*12 pictures"):
@@ -397,6 +410,27 @@ def test_a_source_without_pictures_is_refused(small_model, tmp_path, source):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"Expected a (source with pictures|folder, a glob)"):
         rows_of(tmp_path / source)
+
+
+@pytest.mark.slow
+def test_compare_and_describe_are_commands(saved, photos, tmp_path, capsys):
+    out = tmp_path / "compared"
+    (photos / "class0" / "00.png").write_bytes(b"broken")
+    command = ["compare", saved, str(photos), "--out", str(out), "--input-range", "0", "1"]
+    assert main([*command, "--methods", "GradCAM", "LayerCAM", "--pictures", "6"]) == 1
+    said = capsys.readouterr().out
+    page = (out / "index.html").read_text(encoding="utf-8")
+    with open(out / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["explainer"] for row in rows} == {"GradCAM", "LayerCAM"}
+    for row in rows:
+        number = f"{float(row['mean']):.3g} ["
+        assert number in said
+        assert number in page
+    assert "which is no picture that Pillow knows" in page
+    assert images.read(out / "maps.png").shape[1] > 300
+    assert main(["describe", saved]) == 0
+    assert "late" in capsys.readouterr().out
 
 
 def test_a_lambda_in_a_file_needs_trust(photos, tmp_path, capsys):

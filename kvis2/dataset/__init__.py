@@ -7,6 +7,7 @@
 """
 
 from kvis2.dataset.command import add_arguments, run
+from kvis2.dataset.comparing import add_compare_arguments, run_compare
 from kvis2.dataset.describing import add_describe_arguments, run_describe
 from kvis2.dataset.explain import explain_dataset
 from kvis2.dataset.exporters import to_coco, to_fiftyone, to_label_studio, to_overlays
@@ -23,6 +24,7 @@ __all__ = [
     "Summary",
     "Table",
     "add_arguments",
+    "add_compare_arguments",
     "add_describe_arguments",
     "add_report_arguments",
     "explain_dataset",
@@ -31,6 +33,7 @@ __all__ = [
     "report",
     "rows_of",
     "run",
+    "run_compare",
     "run_describe",
     "run_report",
     "to_coco",

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from kvis2 import images
 from kvis2.dataset.drift import drifts
-from kvis2.dataset.optional import jinja2
 from kvis2.dataset.pictures import CHUNK_DIGITS, SIDE
 from kvis2.dataset.table import Table, read
+from kvis2.dataset.templates import rendered
 
 _ERRORS = 20  # shown on the page; errors.csv has all
 _WORDS = {
@@ -53,7 +53,6 @@ def report(
         >>> report("explained").name
         'index.html'
     """
-    jinja2("the page")
     table = read(folder)
     if not len(table):
         raise ValueError(
@@ -181,16 +180,11 @@ class _Rows:
 
 
 def _rendered(found: _Rows, data_file: str) -> str:
-    from importlib.resources import files
-
-    table, engine = found.table, jinja2("the page")
+    table = found.table
     heads, rows = found.classes()
     failed = [index for index, error in enumerate(table["error"]) if error]
-    text = files("kvis2.dataset").joinpath("templates").joinpath("report.html").read_text("utf-8")
-    template = engine.Environment(autoescape=True, undefined=engine.StrictUndefined).from_string(
-        text
-    )
-    return template.render(
+    return rendered(
+        "report.html",
         title=_title(table, found.other),
         subtitle=_subtitle(table),
         sentences=found.sentences(),

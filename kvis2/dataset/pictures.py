@@ -32,17 +32,20 @@ def write_thumbnails(folder: Path, explained: Explained, first: int, most: int) 
 
     What is written twice is the same: a run that was killed needs no record of these.
     """
-    for index in _there(explained, first, most):
+    rows = _there(explained, first, most)
+    for index, heatmap in zip(rows, _sized(explained, rows, (SIDE, SIDE)), strict=True):
         picture = Image.fromarray(_color(explained.read.pictures[index]))
         small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
-        heated = _heated(small, explained.maps[index])
-        _save(folder / thumbnail_name(first + index), np.concatenate([small, heated], axis=1), 80)
+        pair = np.concatenate([small, _heated(small, heatmap)], axis=1)
+        _save(folder / thumbnail_name(first + index), pair, 80)
 
 
 def write_overlays(folder: Path, explained: Explained, first: int, most: int) -> None:
     """Write overlays as the model saw the pictures for the rows below `most`."""
-    for index in _there(explained, first, most):
-        heated = _heated(_color(explained.read.pictures[index]), explained.maps[index])
+    rows = _there(explained, first, most)
+    size = (explained.read.pictures.shape[1], explained.read.pictures.shape[2])
+    for index, heatmap in zip(rows, _sized(explained, rows, size), strict=True):
+        heated = _heated(_color(explained.read.pictures[index]), heatmap)
         name = overlay_name(first + index, explained.read.entries[index].row.id)
         _save(folder / name, heated, 90)
 
@@ -56,11 +59,16 @@ def _color(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
 
 
+def _sized(explained: Explained, rows: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
+    """The maps of some rows within -1..1 at another size, all at once: one by one takes longer."""
+    if not rows:
+        return np.zeros((0, *size), np.float32)
+    return images.normalize(np.asarray(resize(tf.constant(explained.maps[rows]), list(size))))
+
+
 def _heated(picture: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A picture under its map; as it is, if the map is zero."""
-    resized = np.asarray(resize(tf.constant(heatmap[None]), list(picture.shape[:2])))
-    scaled = images.normalize(resized)[0]
-    return picture if images.is_flat(scaled) else images.overlay(picture, scaled)
+    """A picture under its map; as it is, if the map shows nothing."""
+    return picture if images.is_flat(heatmap) else images.overlay(picture, heatmap)
 
 
 def _save(path: Path, picture: NDArray[np.uint8], quality: int) -> None:
