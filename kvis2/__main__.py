@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from kvis2 import dataset, gallery
+from kvis2 import audit, dataset, gallery
 
 
 class Command(NamedTuple):
@@ -38,6 +38,12 @@ COMMANDS = {
         None,
         dataset.add_compare_arguments,
         dataset.run_compare,
+    ),
+    "audit": Command(
+        "classes that are recognised by something that is not the class",
+        audit.__doc__,
+        dataset.add_audit_arguments,
+        dataset.run_audit,
     ),
     "report": Command(
         "the page of what was explained, or of how far two models are apart",

@@ -6,6 +6,7 @@
 `explain_dataset` does the same from a notebook, and `read` gives a table of what was found.
 """
 
+from kvis2.dataset.auditing import add_audit_arguments, audit_page, run_audit
 from kvis2.dataset.command import add_arguments, run
 from kvis2.dataset.comparing import add_compare_arguments, run_compare
 from kvis2.dataset.describing import add_describe_arguments, run_describe
@@ -24,15 +25,18 @@ __all__ = [
     "Summary",
     "Table",
     "add_arguments",
+    "add_audit_arguments",
     "add_compare_arguments",
     "add_describe_arguments",
     "add_report_arguments",
+    "audit_page",
     "explain_dataset",
     "pipeline",
     "read",
     "report",
     "rows_of",
     "run",
+    "run_audit",
     "run_compare",
     "run_describe",
     "run_report",

@@ -3,7 +3,7 @@
 print(kvis2.audit(model, images, labels))
 """
 
-from kvis2.shortcuts.audit import Audit, Finding, audit
+from kvis2.shortcuts.auditing import Audit, Finding, audit
 from kvis2.shortcuts.causes import Causes, Share
 from kvis2.shortcuts.content import Group
 from kvis2.shortcuts.places import Place
