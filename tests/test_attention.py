@@ -209,6 +209,7 @@ def test_the_vision_transformer_by_hand_is_the_keras_model(realistic, pictures):
     np.testing.assert_allclose(realistic(pictures).numpy(), probabilities, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rollout_of_a_vision_transformer(realistic, pictures):
     expected = rollout(vit_by_hand(realistic, pictures)[1])[:, 0, 1:].reshape(2, 3, 3)
     assert_same(AttentionRollout(realistic, **RAW)(None, pictures), expected)

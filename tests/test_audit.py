@@ -178,6 +178,17 @@ def test_a_place_that_is_not_needed_is_cleared(by_colour):
     assert "Cleared: class 2" in str(found)
 
 
+def test_a_place_that_turns_others_is_a_suspect_though_its_class_can_do_without(by_colour):
+    images, labels = colours(last_in_the_corner)
+    images[labels == 2, 15:18, 15:18, 2] = 0.98
+    weights = by_colour.get_weights()
+    weights[1][2, 2] = 8
+    by_colour.set_weights(weights)
+    found = kvis2.audit(by_colour, images, labels, kvis2.GradCAM(by_colour, "conv"))
+    cause = found.suspects[0].causes
+    assert (cause.lost.value, cause.flips.value, cause.control_flips.value) == (0, 1, 0)
+
+
 def test_nothing_is_said_of_a_class_with_few_pictures(by_colour):
     images, labels = colours(last_in_the_corner)
     kept = (labels != 2) | (np.arange(len(labels)) % 2 == 0)

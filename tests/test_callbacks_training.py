@@ -441,12 +441,14 @@ def test_a_warning_that_comes_at_every_step_is_given_once_a_training(tmp_path):
         assert logger.history["step"] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_an_error_in_the_explainer_ends_the_training_if_that_is_wanted(tmp_path, broken):
     logger = logger_of(tmp_path, explainer=broken, on_error="raise")
     with pytest.raises(ArithmeticError, match="the map went wrong"):
         train(compiled(keras.Sequential(dense()), run_eagerly=True), logger)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_warning_and_training_goes_on(tmp_path, monkeypatch, broken):
     logger = logger_of(tmp_path, explainer=broken, on_error="warn")
     monkeypatch.setattr(tf.summary, "write", lambda *arguments: None)
@@ -474,6 +476,7 @@ def ended_by(folder, error, **options):
     return logger_of(folder, explainer=lambda model: ending, save_dir=folder / "png", **options)
 
 
+@pytest.mark.slow
 def test_an_explainer_that_exits_does_not_end_the_training(tmp_path):
     model = compiled(keras.Sequential(dense()), run_eagerly=True)
     with pytest.warns(RuntimeWarning, match="at epoch 1 .* which goes on: SystemExit: 3"):
@@ -485,6 +488,7 @@ def test_an_explainer_that_exits_does_not_end_the_training(tmp_path):
     assert list((tmp_path / "raised").rglob("*.gif"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_error", ["warn", "raise"])
 def test_an_interrupt_while_logging_ends_the_training_and_closes_the_files(tmp_path, on_error):
     logger = ended_by(tmp_path, KeyboardInterrupt(), on_error=on_error)
@@ -520,6 +524,7 @@ def test_files_of_an_interrupted_training_are_closed_at_the_next_or_with_the_log
     assert gif.exists()
 
 
+@pytest.mark.slow
 def test_one_writer_that_cannot_finish_does_not_keep_the_others_open(tmp_path, monkeypatch):
     closed = []
     monkeypatch.setattr(
@@ -545,6 +550,7 @@ class Pixel(PictureLogger):
         return Observation([Picture("pixel", np.zeros((1, 1, 3), np.uint8))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fit", "expected"),
     [
@@ -565,6 +571,7 @@ def test_steps(tmp_path, options, fit, expected):
     assert [*steps_by_tag(tmp_path / "kvis2").values()] == [expected]
 
 
+@pytest.mark.slow
 def test_batches_with_steps_per_execution(tmp_path):
     model = compiled(keras.Sequential(dense()), steps_per_execution=4)
     logger = Pixel(tmp_path, unit="batch", every=5)
@@ -572,6 +579,7 @@ def test_batches_with_steps_per_execution(tmp_path):
     assert logger.history["step"] == [3, 7, 11, 15, 23]
 
 
+@pytest.mark.slow
 def test_no_batch_is_counted_beyond_the_epoch(tmp_path):
     model = compiled(keras.Sequential(dense()), steps_per_execution=5)
     logger = Pixel(tmp_path, unit="batch", every=1)
@@ -579,6 +587,7 @@ def test_no_batch_is_counted_beyond_the_epoch(tmp_path):
     assert logger.history["step"] == [4, 9, 11, 16, 21, 23]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of an unknown size
 def test_batches_of_a_dataset_of_unknown_size(tmp_path):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).filter(lambda x, y: True)
@@ -590,6 +599,7 @@ def test_batches_of_a_dataset_of_unknown_size(tmp_path):
         model.fit(data, verbose=0, callbacks=[Pixel(tmp_path, unit="batch")])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("accumulated", [None, 2])
 def test_executions_over_a_dataset_of_unknown_size(tmp_path, accumulated):
@@ -613,6 +623,7 @@ def test_executions_over_a_dataset_of_unknown_size(tmp_path, accumulated):
     assert count == [27]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [None, "scaled"])
 def test_batches_that_cannot_be_counted_are_refused(tmp_path, optimizer):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2).filter(lambda x, y: True)
@@ -623,6 +634,7 @@ def test_batches_that_cannot_be_counted_are_refused(tmp_path, optimizer):
         model.fit(data, verbose=0, callbacks=[Pixel(tmp_path, unit="batch", every=2)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["logger first", "logger last"])
 def test_the_last_epoch_of_an_early_stop_is_logged(tmp_path, order):
     logger = Pixel(tmp_path)
@@ -635,6 +647,7 @@ def test_the_last_epoch_of_an_early_stop_is_logged(tmp_path, order):
     assert logger.history["step"] == [0, 4]
 
 
+@pytest.mark.slow
 def test_the_hint_for_more_than_ten_steps_is_logged_once(tmp_path, caplog, capsys):
     model = compiled(keras.Sequential(dense()), run_eagerly=True)
     train(model, Pixel(tmp_path), epochs=11)
@@ -670,6 +683,7 @@ model.fit(x, np.array(y), epochs=11, verbose=0, callbacks=[logger])
 # What.
 
 
+@pytest.mark.slow
 def test_localization_is_in_the_logs_of_later_callbacks_when_the_epoch_is_logged(tmp_path):
     seen = []
     later = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: seen.append(dict(logs)))
@@ -681,6 +695,7 @@ def test_localization_is_in_the_logs_of_later_callbacks_when_the_epoch_is_logged
     assert 0 < logged[0] < 1
 
 
+@pytest.mark.slow
 def test_early_stopping_uses_the_localization(tmp_path):
     logger = logger_of(tmp_path, boxes=[[0, 0, 5, 6]] * PROBES, every=1)
     stop = keras.callbacks.EarlyStopping("kvis2_energy_in_box", mode="max", baseline=2, patience=2)
@@ -688,6 +703,7 @@ def test_early_stopping_uses_the_localization(tmp_path):
     assert len(history["loss"]) == 3  # the first, and two that were no better
 
 
+@pytest.mark.slow
 def test_saliency_logger_beside_cam_logger(tmp_path):
     train(
         compiled(keras.Sequential(stack())),
@@ -699,6 +715,7 @@ def test_saliency_logger_beside_cam_logger(tmp_path):
         assert set(tags) == {f"{name}/{i:02d} class {i % 3}" for i in range(PROBES)}
 
 
+@pytest.mark.slow
 def test_an_explainer_can_be_any_function_of_the_model(tmp_path):
     logger = logger_of(
         tmp_path, ExplanationLogger, explainer=lambda model: GradCAM(model, "conv"), tag="mine/x"
@@ -707,12 +724,14 @@ def test_an_explainer_can_be_any_function_of_the_model(tmp_path):
     assert "mine/x/00 class 0" in steps_by_tag(tmp_path / "kvis2")
 
 
+@pytest.mark.slow
 def test_maps_of_the_wrong_shape_are_named(tmp_path):
     logger = logger_of(tmp_path, explainer=lambda model: lambda score, images: np.ones((2, 3, 3)))
     with pytest.raises(ValueError, match=r"for 4 images. Received: shape \(2, 3, 3\)"):
         train(compiled(keras.Sequential(stack())), logger, epochs=1)
 
 
+@pytest.mark.slow
 def test_raw_maps_are_scaled_for_the_picture(tmp_path):
     raw = np.random.default_rng(1).normal(size=(PROBES, *SHAPE[:2])) * 50
     logger = logger_of(tmp_path, explainer=lambda model: lambda score, images: raw, tag="raw")
@@ -721,6 +740,7 @@ def test_raw_maps_are_scaled_for_the_picture(tmp_path):
     np.testing.assert_allclose(logger.explain(), scaled, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_binary_classifier_explains_the_true_class(tmp_path):
     labels = (Y % 2)[:, np.newaxis]
     model = keras.Sequential([*stack()[:-1], keras.layers.Dense(1, activation="sigmoid")])
@@ -732,6 +752,7 @@ def test_a_binary_classifier_explains_the_true_class(tmp_path):
     assert logger.predict().shape == (PROBES, 1)
 
 
+@pytest.mark.slow
 def test_one_hot_labels_and_integer_images(tmp_path):
     pixels = (X * 255).astype(np.uint8)
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Rescaling(1 / 255), *stack()[1:]])
@@ -745,6 +766,7 @@ def test_one_hot_labels_and_integer_images(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_display_undoes_the_preprocessing_in_the_panel(tmp_path):
     logger = logger_of(tmp_path, display=lambda images: 1 - images)
     train(compiled(keras.Sequential(stack())), logger, epochs=1)
@@ -760,6 +782,7 @@ def test_display_undoes_the_preprocessing_in_the_panel(tmp_path):
     assert np.abs(picture(value).astype(int) - shown).max() <= 2
 
 
+@pytest.mark.slow
 def test_save_dir_holds_panels_gifs_and_strips(tmp_path):
     logger = logger_of(tmp_path / "logs", save_dir=tmp_path / "pictures")
     train(compiled(keras.Sequential(stack())), logger)
@@ -774,6 +797,7 @@ def test_save_dir_holds_panels_gifs_and_strips(tmp_path):
         assert strip.width > 3 * 96
 
 
+@pytest.mark.slow
 def test_a_logger_of_ones_own_is_one_method(tmp_path):
     class KernelLogger(PictureLogger):
         def observe(self, step):
@@ -789,6 +813,7 @@ def test_a_logger_of_ones_own_is_one_method(tmp_path):
     assert len(logger.history["norm"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_visualizer_of_tf_keras_vis(tmp_path):

@@ -146,6 +146,7 @@ def test_smooth_grad_cam_plus_plus_without_noise(case):
     assert_same(explainer(case.classes, case.images), expected)
 
 
+@pytest.mark.slow
 def test_smooth_grad_cam_plus_plus_with_the_noise_that_kvis2_draws(case):
     from kvis2.passes import normal
 

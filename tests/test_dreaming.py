@@ -51,6 +51,7 @@ def test_tiles_cover_an_axis(length, tile):
     assert len(starts) == -(-length // tile)
 
 
+@pytest.mark.slow
 def test_the_gradient_over_tiles_is_the_mean_over_those_that_cover(net):
     image = np.random.default_rng(0).random((1, 10, 15, 3)).astype(np.float32)
     settings = {**PLAIN, "steps": 1, "step_size": 1.0}
@@ -65,6 +66,7 @@ def test_the_gradient_over_tiles_is_the_mean_over_those_that_cover(net):
     np.testing.assert_allclose(found, total / cover, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_dream_excites_the_layer_and_stays_in_the_range(net):
     model = net.as_keras(7, 9)
     image = np.random.default_rng(0).uniform(0, 255, (2, 31, 26, 3)).astype(np.float32)
@@ -90,6 +92,7 @@ def test_a_dream_excites_the_layer_and_stays_in_the_range(net):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "sizes"),
     [((7, 9), [(7, 9), (14, 18), (28, 36)]), ((5, 20), [(7, 28), (14, 56), (28, 112)])],
@@ -107,6 +110,7 @@ def test_a_picture_no_larger_than_the_model_takes_has_all_its_octaves(net, size,
     assert np.abs(found - image).mean() > 5
 
 
+@pytest.mark.slow
 def test_a_model_of_open_size_dreams_in_tiles_of_any_size():
     keras.utils.set_random_seed(2)
     inputs = keras.Input((None, None, 3))
@@ -118,6 +122,7 @@ def test_a_model_of_open_size_dreams_in_tiles_of_any_size():
         assert np.abs(dream - image).max() > 1
 
 
+@pytest.mark.slow
 def test_mistakes_are_answered_in_one_sentence(net):
     model = net.as_keras(7, 9)
     vectors = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")])

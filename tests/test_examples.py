@@ -161,6 +161,7 @@ def test_code_of_the_readme_runs(tmp_path, monkeypatch, images, small_model):
     assert names["heatmaps"].max() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*found no evidence")
 @pytest.mark.filterwarnings("ignore:.*are flat")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras

@@ -8,6 +8,8 @@ from PIL import Image
 
 from kvis2.gallery import InputSpace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def example():

@@ -249,6 +249,7 @@ def test_maximised_filters_are_compiled_once_and_start_alike(tmp_path):
     assert all(np.abs(tiles[i] - tiles[j]).mean() > 5 for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
+@pytest.mark.slow
 def test_maximised_filters_follow_the_weights(tmp_path):
     model = compiled(two_convolutions())
     model.optimizer.learning_rate.assign(0.0)
@@ -282,6 +283,7 @@ class Maps(keras.callbacks.Callback):
         self.found.append(np.maximum(maps, 0))
 
 
+@pytest.mark.slow
 def test_feature_maps_of_each_step_are_those_of_the_current_weights(tmp_path):
     by_hand = Maps(X[:2])
     logger = activation_logger(tmp_path, layers=["early"], channels=3)
@@ -316,6 +318,7 @@ def test_feature_maps_of_each_step_are_those_of_the_current_weights(tmp_path):
     assert next(iter(found.values())).shape[1] == WIDTH
 
 
+@pytest.mark.slow
 def test_negative_activations_are_drawn_around_the_middle(tmp_path):
     model = compiled(two_convolutions())
     logger = activation_logger(tmp_path, 1, layers="late", channels=3)
@@ -333,6 +336,7 @@ def test_negative_activations_are_drawn_around_the_middle(tmp_path):
     assert (tiles == end).all(axis=-1).sum() > 300
 
 
+@pytest.mark.slow
 def test_channels_of_the_first_step_are_kept_though_others_grow(tmp_path):
     model = compiled(two_convolutions())
     model.optimizer.learning_rate.assign(0.0)
@@ -357,6 +361,7 @@ def test_channels_of_the_first_step_are_kept_though_others_grow(tmp_path):
     assert (bars[0] != bars[1]).any()
 
 
+@pytest.mark.slow
 def test_one_trace_for_each_layer_whatever_the_batch_size(tmp_path):
     model = compiled(two_convolutions())
     logger = activation_logger(tmp_path, 3, batch_size=2, unit="batch")  # chunks of 2 and 1
@@ -369,6 +374,7 @@ def test_one_trace_for_each_layer_whatever_the_batch_size(tmp_path):
     assert all(np.abs(a.image.astype(int) - b.image).mean() < 0.1 for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_probes_from_a_dataset_and_names_of_classes(tmp_path):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
     names = ["cat", "dog", "owl"]
@@ -381,6 +387,7 @@ def test_probes_from_a_dataset_and_names_of_classes(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_display_undoes_the_preprocessing(tmp_path):
     logger = activation_logger(tmp_path, 1, layers="conv", display=lambda images: 1 - images)
     logger.set_model(keras.Sequential(stack()))
@@ -415,6 +422,7 @@ def expected_tags(kind, path):
     return {f"Activations/{path}/00 class 0", f"Activations/{path}/01 class 1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", rest_slow(MODELS))
 def test_every_kind_of_model(tmp_path, name, kind):
@@ -437,6 +445,7 @@ def test_every_kind_of_compilation(tmp_path, kind, how):
     assert set(steps_by_tag(tmp_path / RUNS[kind])) == expected_tags(kind, "conv")
 
 
+@pytest.mark.slow
 def test_no_picture_is_lost_beside_tensorboard_with_update_freq(tmp_path):
     pytest.importorskip("tensorboard")
     callbacks = [
@@ -477,6 +486,7 @@ def test_a_used_logger_can_be_copied_and_the_copy_used(tmp_path, kind):
     assert {tuple(s) for s in steps_by_tag(tmp_path / f"{RUNS[kind]}_2").values()} == {(0, 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -508,6 +518,7 @@ def test_an_error_is_one_warning_and_training_goes_on(tmp_path, make, message):
         logger.observe(0)
 
 
+@pytest.mark.slow
 def test_a_diverged_kernel_is_one_warning(tmp_path):
     logger = filter_logger(tmp_path, layers="conv", on_error="warn")
     model = compiled(keras.Sequential(stack()), run_eagerly=True)
@@ -516,6 +527,7 @@ def test_a_diverged_kernel_is_one_warning(tmp_path):
         train(model, logger, epochs=2)
 
 
+@pytest.mark.slow
 def test_without_a_convolution_the_layers_must_be_named(tmp_path):
     logger = filter_logger(tmp_path)
     logger.set_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")]))
@@ -523,6 +535,7 @@ def test_without_a_convolution_the_layers_must_be_named(tmp_path):
         logger.observe(0)
 
 
+@pytest.mark.slow
 def test_the_default_layers_are_the_first_and_last_convolution(tmp_path):
     model = keras.Sequential(
         [
@@ -536,6 +549,7 @@ def test_the_default_layers_are_the_first_and_last_convolution(tmp_path):
         assert list(logger.watched()) == ["a", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -558,6 +572,7 @@ def test_bad_arguments_get_a_sentence_at_once(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_the_bar_states_both_ends_and_runs_through_the_colours():
     bar = color_bar(-0.5, 0.5, "seismic")
     assert bar.shape == (BAR, WIDTH, 3)
@@ -568,6 +583,7 @@ def test_the_bar_states_both_ends_and_runs_through_the_colours():
     np.testing.assert_array_equal(bar[:, :66], color_bar(-0.5, 0.25, "seismic")[:, :66])
 
 
+@pytest.mark.slow
 def test_feature_maps_over_one_axis_are_curves(tmp_path):
     inputs = keras.Input((40, 2))
     x = keras.layers.Conv1D(3, 5, activation="relu", name="conv")(inputs)

@@ -260,6 +260,7 @@ def test_warnings_are_shown_beside_their_pictures(run, monkeypatch):
     assert "a map is blank" in (folder / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_file_that_was_interrupted_is_not_taken_for_done(run, monkeypatch):
     def broken(path, image):
         path.write_bytes(b"half")
@@ -275,6 +276,7 @@ def test_a_file_that_was_interrupted_is_not_taken_for_done(run, monkeypatch):
     assert set(files_in(folder)) == expected_files(["vanilla"])
 
 
+@pytest.mark.slow
 def test_photographs_of_one_name_do_not_overwrite_each_other(run, photograph, tmp_path):
     (tmp_path / "other").mkdir()
     second = tmp_path / "other" / "a cat.png"
@@ -293,6 +295,7 @@ def png(path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside_of_the_folder_whatever_a_picture_is_called(run, tmp_path):
     home = tmp_path / "pictures"
     home.mkdir()
@@ -309,6 +312,7 @@ def test_nothing_is_written_outside_of_the_folder_whatever_a_picture_is_called(r
     assert (status, said.count("kept")) == (0, len(names))
 
 
+@pytest.mark.slow
 def test_a_record_from_elsewhere_does_not_lead_out_of_the_folder(run, photograph, tmp_path):
     _, folder, _ = run("--only", "photograph")
     record = json.loads((folder / "gallery.json").read_text())
@@ -319,6 +323,7 @@ def test_a_record_from_elsewhere_does_not_lead_out_of_the_folder(run, photograph
     assert Contents.load(folder / "gallery.json").sources == {"a cat": photograph}
 
 
+@pytest.mark.slow
 def test_one_picture_that_cannot_be_read_does_not_end_the_others(run, photograph, tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
@@ -331,6 +336,7 @@ def test_one_picture_that_cannot_be_read_does_not_end_the_others(run, photograph
     assert f"{bad[1]}, which is a folder" in end
 
 
+@pytest.mark.slow
 def test_layers_whose_files_have_one_name_are_kept_apart(run, monkeypatch):
     def both(subject):
         yield Piece(f"{in_file('a/b')}.png", lambda: Made(np.zeros((4, 4))))
@@ -351,6 +357,7 @@ def with_code(path):
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_code_in_a_model_is_run_if_it_is_trusted_alone(run, tmp_path, suffix, capsys, monkeypatch):
@@ -369,6 +376,7 @@ def test_code_in_a_model_is_run_if_it_is_trusted_alone(run, tmp_path, suffix, ca
     assert status == 0
 
 
+@pytest.mark.slow
 def test_a_folder_holds_one_model(run, saved, tmp_path, capsys):
     run("--only", "photograph")
     other = tmp_path / "other.keras"
@@ -378,6 +386,7 @@ def test_a_folder_holds_one_model(run, saved, tmp_path, capsys):
     assert "holds one of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -409,12 +418,14 @@ def test_mistakes_are_answered_in_a_sentence(
     assert not (tmp_path / "x" / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_classes_have_their_names(run, tmp_path):
     (tmp_path / "names.txt").write_text("cat\ndog\ncow\nhen\n")
     _, folder, _ = run("--only", "photograph", "--names", str(tmp_path / "names.txt"))
     assert "a cat.png: class 2 cow, output 0." in Links((folder / "index.html").read_text()).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dead", "shown", "found"), rest_slow([([4], [3], []), (range(8), [4], [4])])
 )
@@ -434,6 +445,7 @@ def test_filters_that_nothing_excites_are_left_out_or_told(
     assert entries["model/model_filters_early.png"].findings == {}
 
 
+@pytest.mark.slow
 def test_the_model_alone_needs_no_photograph(run):
     _, folder, _ = run("--only", "filter_images", "--layers", "early", photographs=[])
     assert set(files_in(folder)) == {"model/model_filters_early.png"}
@@ -497,6 +509,7 @@ def test_an_application_with_random_weights(photograph, tmp_path, capsys):
     assert record["model"] == "MobileNetV2"
 
 
+@pytest.mark.slow
 def test_what_is_spread_evenly():
     assert evenly("abcdefg", 4) == ["a", "c", "e", "g"]
     assert evenly("abc", 9) == ["a", "b", "c"]

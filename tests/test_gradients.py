@@ -238,6 +238,7 @@ def test_expected_gradients_at_an_embedding_come_close_to_integrated_gradients()
     assert np.abs(drawn(0, SENTENCES) - expected).mean() < 0.05 * np.abs(expected).mean()
 
 
+@pytest.mark.slow
 def test_attributions_at_a_hidden_layer_are_complete(case):
     explainer = IntegratedGradients(
         case.model, "conv1", steps=200, normalize=False, resize=False, batch_size=50
@@ -373,6 +374,7 @@ def test_wrappers_nest(case):
     assert_same(maps, inner(case.classes, case.images))
 
 
+@pytest.mark.slow
 def test_a_pass_does_not_keep_the_model_alive():
     case = Case.of(TinyNet.random(1))
     model = weakref.ref(case.model)

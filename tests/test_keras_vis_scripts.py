@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 from small_vgg import small_vgg
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parents[1] / "docs" / "from_keras_vis.md"
 
 README = """

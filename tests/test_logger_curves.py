@@ -170,6 +170,7 @@ def names_of(logger):
     return logger._probes.names
 
 
+@pytest.mark.slow
 def test_probes_are_chosen_per_class_or_by_a_function(tmp_path):
     labels = np.array([2, 2, 2, 0, 1, 2, 0, 1])
     images = X[:8]
@@ -187,6 +188,7 @@ def test_probes_are_chosen_per_class_or_by_a_function(tmp_path):
         CamLogger(tmp_path, images[:3], labels[:3], choose="per_class", max_images=2)
 
 
+@pytest.mark.slow
 def test_worst_are_those_of_the_least_likely_true_class_when_training_begins(tmp_path):
     keras.utils.set_random_seed(4)
     model = compiled(keras.Sequential(stack()))
@@ -200,6 +202,7 @@ def test_worst_are_those_of_the_least_likely_true_class_when_training_begins(tmp
     assert tags == {f"GradCAM/{name}" for name in names_of(logger)}
 
 
+@pytest.mark.slow
 def test_names_lead_back_to_the_file(tmp_path):
     for kind in ("cat", "dog"):
         (tmp_path / "photos" / kind).mkdir(parents=True)
@@ -225,6 +228,7 @@ def test_names_lead_back_to_the_file(tmp_path):
 # Settings
 
 
+@pytest.mark.slow
 def test_log_and_panel_style_are_the_same_as_their_fields(tmp_path):
     log = Log(tmp_path, every=3, run="own", on_error="raise")
     one = CamLogger(log, X[:2], panel=PanelStyle(alpha=0.3, top_k=1))
@@ -244,6 +248,7 @@ def test_log_and_panel_style_are_the_same_as_their_fields(tmp_path):
         CamLogger(tmp_path, X[:2], aplha=0.3)
 
 
+@pytest.mark.slow
 def test_a_function_that_makes_an_explainer_gets_what_it_names(tmp_path):
     masks = (X[:PROBES, ..., 0] > 0.5).astype(np.float32)
     seen = {}
@@ -264,6 +269,7 @@ def test_a_function_that_makes_an_explainer_gets_what_it_names(tmp_path):
     assert seen["loss"] == "sparse_categorical_crossentropy"
 
 
+@pytest.mark.slow
 def test_flat_maps_are_said_once_and_drawn_in_grey(tmp_path):
     model = compiled(keras.Sequential(stack()))
     logger = ExplanationLogger(
@@ -279,6 +285,7 @@ def test_flat_maps_are_said_once_and_drawn_in_grey(tmp_path):
     assert (shown.max(-1) - shown.min(-1)).max() == 0
 
 
+@pytest.mark.slow
 def test_a_map_that_once_was_signed_keeps_its_scale(tmp_path):
     step = iter((-1.0, 0.0))
 

@@ -152,6 +152,7 @@ def test_an_explainer_of_a_part_needs_no_call_of_the_whole(tmp_path):
     np.testing.assert_allclose(loggers[0].explain(), GradCAM(model.part)(0, X[:2]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_batch_size_of_a_logger_reaches_its_explainer(tmp_path):
     inputs, x = features()
     model = keras.Model(inputs, L.Dense(3, activation="softmax")(x))
@@ -161,6 +162,7 @@ def test_the_batch_size_of_a_logger_reaches_its_explainer(tmp_path):
     assert logger.explainer.settings.batch_size == 2
 
 
+@pytest.mark.slow
 def test_prediction_and_explanation_are_one_pass(tmp_path):
     keras.utils.set_random_seed(3)
     inputs = keras.Input(SHAPE)
@@ -177,6 +179,7 @@ def test_prediction_and_explanation_are_one_pass(tmp_path):
     np.testing.assert_allclose(maps, GradCAM(model)([0, 1, 2, 0], X[:4]), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [False, True])
 def test_the_global_random_generators_are_left_as_they_were(tmp_path, draws):
     inputs, x = features()
@@ -216,6 +219,7 @@ def tab_records(folder):
     return found
 
 
+@pytest.mark.slow
 def test_the_tab_gets_each_photograph_once_and_the_maps_of_the_layer_at_every_step(tmp_path):
     inputs, x = features()
     model = keras.Model(inputs, L.Dense(3, activation="softmax")(x))

@@ -179,6 +179,7 @@ def test_two_layers_are_one_condition_after_the_other(case):
     assert_same(np.sum(parts, axis=0), upper, relative=1e-3)
 
 
+@pytest.mark.slow
 def test_relevance_of_a_shortcut_is_not_of_the_channels_beside_it():
     def build(x):
         x = keras.layers.Conv2D(4, 3, padding="same", name="stem")(x)
@@ -197,6 +198,7 @@ def test_relevance_of_a_shortcut_is_not_of_the_channels_beside_it():
     assert_same(start, whole, relative=1e-3)
 
 
+@pytest.mark.slow
 def test_channels_of_a_batch_normalised_convolution():
     """Before and after the normalisation that is folded into it, channels are the same."""
 
@@ -210,6 +212,7 @@ def test_channels_of_a_batch_normalised_convolution():
     assert_same(found[0], found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -227,6 +230,7 @@ def test_wrong_argument(case, options, said):
 # -- attention ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_attn_lrp_of_a_vision_transformer_is_that_of_lxt():
     """The same weights through the functions of lxt 2.1: every matrix product, softmax and sum."""
     with np.load(Path(__file__).parent / "goldens" / "lxt.npz") as stored:

@@ -283,6 +283,7 @@ def test_any_kind_of_model_gives_the_same_images(net, make, layer):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_modifier_of_the_gradient_is_in_force(net):
     model = net.as_keras(7, 9)
     start = np.random.default_rng(0).normal(size=(1, 7, 9, 3)).astype(np.float32)
@@ -394,6 +395,7 @@ def test_one_trace_serves_all_units_seeds_and_weights(small_model):
     assert again.trace_count == 0  # shares the pass of the first
 
 
+@pytest.mark.slow
 def test_the_ascent_goes_when_its_model_goes(net):
     import weakref
 
@@ -405,6 +407,7 @@ def test_the_ascent_goes_when_its_model_goes(net):
     assert reference() is None
 
 
+@pytest.mark.slow
 def test_callbacks_see_every_step_once_whatever_their_interval(small_model):
     histories = [History(every) for every in (1, 3, 4, 100)]
     steps = []
@@ -426,6 +429,7 @@ def test_callbacks_see_every_step_once_whatever_their_interval(small_model):
     np.testing.assert_allclose(terms["score"] + terms["TV(2)"], terms["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_callbacks_end_even_by_an_error(small_model, tmp_path):
     class Failing(AscentCallback):
         def on_step(self, state):
@@ -442,6 +446,7 @@ def test_callbacks_end_even_by_an_error(small_model, tmp_path):
         assert picture.n_frames == 2
 
 
+@pytest.mark.slow
 def test_the_progress_bar_shows_every_term(small_model, capsys):
     ActivationMaximization(small_model, steps=4, **PLAIN)(0, callbacks=[ProgressBar(2)])
     shown = capsys.readouterr().out
@@ -450,6 +455,7 @@ def test_the_progress_bar_shows_every_term(small_model, capsys):
     assert "loss" in shown
 
 
+@pytest.mark.slow
 def test_objects_are_shown_at_more_sizes_than_textures_where_there_is_room():
     texture = (Jitter(0.04), Scale(0.9, 1.1), Rotate(8.0), Jitter(0.02))
     assert automatic_transforms((224, 224, 3)) == texture
@@ -461,6 +467,7 @@ def test_objects_are_shown_at_more_sizes_than_textures_where_there_is_room():
 # -- inputs of other kinds -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(20, 2), (6, 7, 8, 1), (5,)])
 def test_inputs_of_one_three_and_no_axes(shape):
     inputs = keras.Input(shape)
@@ -473,6 +480,7 @@ def test_inputs_of_one_three_and_no_axes(shape):
     assert (np.diag(values) > start[0] + 0.3).all()
 
 
+@pytest.mark.slow
 def test_a_channels_first_model_gives_the_same_images_channels_last():
     def build(layout, shape):
         inputs = keras.Input(shape)
@@ -488,6 +496,7 @@ def test_a_channels_first_model_gives_the_same_images_channels_last():
     np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_half_precision_climbs_as_well():
     def build(precision):
         policy = keras.DTypePolicy(precision)
@@ -514,6 +523,7 @@ def two_inputs():
     return keras.Model({"left": left, "right": right}, outputs)
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs():
     model = two_inputs()
     ranges = {"left": (0, 1), "right": (-1, 1)}
@@ -529,6 +539,7 @@ def test_several_inputs_and_outputs():
     assert first > model(zeros)[0][0, 0] + 0.5
 
 
+@pytest.mark.slow
 def test_a_seed_is_where_the_ascent_starts(small_model, images):
     seeds = 255 * images
     kept = seeds.copy()
@@ -542,6 +553,7 @@ def test_a_seed_is_where_the_ascent_starts(small_model, images):
     np.testing.assert_allclose(snapshots.images[0], np.clip(seeds, 2.55, 252.45), atol=0.5)
 
 
+@pytest.mark.slow
 def test_an_open_size_is_given_by_shape():
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="filters")(inputs))
@@ -554,6 +566,7 @@ def test_an_open_size_is_given_by_shape():
 # -- errors ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mistakes_are_answered_in_one_sentence(small_model):
     ascent = ActivationMaximization(small_model, "late", steps=2, **PLAIN)
     with pytest.raises(TypeError, match="Received: None"):
@@ -578,12 +591,14 @@ def test_mistakes_are_answered_in_one_sentence(small_model):
         ascent(lambda output: tf.round(output[:, 0, 0, 0]) * 0.0 + 1.0)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_said(small_model):
     ascent = ActivationMaximization(small_model, steps=4, **PLAIN)
     with pytest.raises(ValueError, match="at step 0"):
         ascent(lambda output: output[:, 0] * float("nan"))
 
 
+@pytest.mark.slow
 def test_a_dead_unit_is_said(net):
     model = net.as_keras(7, 9)
     kernel, bias = model.get_layer("pre2").get_weights()
@@ -626,6 +641,7 @@ def resident_megabytes():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+@pytest.mark.slow
 def test_fourier_images_are_smoother_than_pixels(small_model):
     """What the parametrization is for: less of the energy at the highest frequencies."""
 

@@ -19,6 +19,8 @@ from kvis2.gallery import InputSpace
 from kvis2.images import gradients as gradient_pictures
 from kvis2.passes import normal
 
+pytestmark = pytest.mark.slow
+
 RAW = {"resize": False, "normalize": False}
 COLORS = {"keepdims": True, "normalize": False}
 GUIDED = [kvis2.LinearOutput(), kvis2.GuidedReLU()]
