@@ -158,8 +158,10 @@ def _matmul(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | No
     chosen = _one_hot(upstream)
     if _is_of_data(x):
         if chosen is not None and not (left or right or _is_of_data(w)) and w.shape.rank == 2:
-            indices, scale = chosen  # A product with one-hot rows is a column of the weights.
-            found[0] = tf.transpose(tf.gather(w, indices, axis=1)) * scale
+            # A product with one-hot rows is a column of the weights. They are transposed first, as
+            # LiteRT keeps them for the product itself, so that the file holds them once.
+            indices, scale = chosen
+            found[0] = tf.gather(tf.transpose(w), indices) * scale
         else:
             dx = tf.matmul(upstream, w, transpose_b=not right)
             found[0] = _summed_to(tf.linalg.matrix_transpose(dx) if left else dx, x)
