@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_examples import code_blocks
 from test_layers import convolutional
 from test_portable_gradients import network
 
@@ -136,8 +137,9 @@ def heavy():
     inputs = keras.Input((8, 8, 3))
     y = L.Conv2D(64, 3, activation="relu", name="first")(inputs)
     y = L.Conv2D(512, 1, activation="relu")(y)
+    y = L.Conv2D(32, 3, padding="same", activation="relu")(y)
     y = L.GlobalAveragePooling2D()(y)
-    return keras.Model(inputs, L.Dense(300, activation="softmax")(y))
+    return keras.Model(inputs, L.Dense(3000, activation="softmax")(y))
 
 
 @pytest.mark.slow
@@ -146,7 +148,7 @@ def heavy():
     [
         pytest.param("litert", None, 1.2, marks=LITERT.marks),
         # LiteRT has no product with transposed weights: those on the way back are there twice.
-        pytest.param("litert", "first", 1.4, marks=LITERT.marks),
+        pytest.param("litert", "first", 1.8, marks=LITERT.marks),
         pytest.param("onnx", None, 1.2, marks=ONNX.marks),
         pytest.param("onnx", "first", 1.2, marks=ONNX.marks),
     ],
@@ -155,7 +157,7 @@ def test_weights_are_in_the_file_once(tmp_path, format, layer, most):
     model = heavy()
     report = export(GradCAM(model, layer=layer), tmp_path / f"a{SUFFIXES[format]}", format)
     held = 4 * model.count_params()
-    assert held < report.bytes < most * held
+    assert 0.95 * held < report.bytes < most * held  # Biases are zeros, which some leave out.
 
 
 @pytest.mark.slow
@@ -313,6 +315,24 @@ def test_objects_in_photographs_are_found_by_a_file_as_well(
 
     assert np.abs(shares(found) - shares(expected)).max() < 0.01
     assert shares(found).mean() >= 0.5
+
+
+@pytest.mark.slow
+def test_code_of_the_guide_runs(tmp_path, monkeypatch, images, small_model):
+    """With all formats, where the packages of all of them are installed."""
+    packages = [each for names in PACKAGES.values() for each in names]
+    if any(importlib.util.find_spec(each) is None for each in packages):
+        pytest.skip("not all formats are installed (pip install kvis2[export])")
+    monkeypatch.chdir(tmp_path)
+    names = {"model": small_model, "images": images, "GradCAM": GradCAM, "export": export}
+    for block in code_blocks("docs/deploy.md"):
+        if ".tflite" in block:
+            exec(block, names)
+    np.testing.assert_allclose(
+        names["found"]["heatmap"], GradCAM(small_model)(3, images), atol=1e-5
+    )
+    assert (tmp_path / "cam.tflite").exists()
+    assert (tmp_path / "served.onnx").exists()
 
 
 def commanded(*arguments):

@@ -93,16 +93,17 @@ def _is_known(node: Any) -> bool:
 
 
 def _share_turned_weights(model: Any) -> None:
-    """Replace weights that are others, transposed, by a transposition of these.
+    """Replace weights that are others, transposed or turned around, by these.
 
-    The gradient of a product multiplies by the same weights, transposed: tf2onnx writes them a
-    second time. A runtime transposes them once, when it opens the file.
+    The gradient of a product multiplies by the same weights, transposed, that of a convolution
+    goes over them from the end: tf2onnx writes them a second time. A runtime turns them once,
+    when it opens the file.
     """
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     kept: list[tuple[str, np.ndarray]] = []
     graph = model.graph
-    nodes = []
+    nodes: list[Any] = []
     for weights in list(graph.initializer):
         array = numpy_helper.to_array(weights)
         if array.nbytes < _SMALLEST:
@@ -111,19 +112,48 @@ def _share_turned_weights(model: Any) -> None:
         if found is None:
             kept.append((weights.name, array))
             continue
-        name, order = found
         graph.initializer.remove(weights)
-        nodes.append(helper.make_node("Transpose", [name], [weights.name], perm=order))
+        nodes += _turning(weights.name, *found, graph)
     for node in reversed(nodes):
         graph.node.insert(0, node)
 
 
-def _as_turned(array: np.ndarray, name: str, other: np.ndarray) -> tuple[str, list[int]] | None:
-    """The name of other weights and the order of their axes that makes them `array`."""
+def _as_turned(
+    array: np.ndarray, name: str, other: np.ndarray
+) -> tuple[str, list[int], list[int]] | None:
+    """Other weights, the order of their axes and which of them go backwards to make `array`."""
     if sorted(array.shape) != sorted(other.shape) or array.dtype != other.dtype:
         return None
+    space = [each for each in range(2, array.ndim) if array.shape[each] > 1]
     for order in itertools.permutations(range(array.ndim)):
         turned = other.transpose(order)
-        if turned.shape == array.shape and np.array_equal(turned, array):
-            return name, list(order)
+        if turned.shape != array.shape:
+            continue
+        if np.array_equal(turned, array):
+            return name, list(order), []
+        if space and np.array_equal(np.flip(turned, tuple(space)), array):
+            return name, list(order), space
     return None
+
+
+def _turning(name: str, source: str, order: list[int], turned: list[int], graph: Any) -> list[Any]:
+    """The nodes that make the weights `name` of others."""
+    from onnx import helper, numpy_helper
+
+    if not turned:
+        return [helper.make_node("Transpose", [source], [name], perm=order)]
+    between = f"{name}_transposed"
+    bounds = {
+        "starts": np.full(len(turned), -1, np.int64),
+        "ends": np.full(len(turned), np.iinfo(np.int64).min, np.int64),
+        "axes": np.array(turned, np.int64),
+        "steps": np.full(len(turned), -1, np.int64),
+    }
+    names = [f"{name}_{each}" for each in bounds]
+    graph.initializer.extend(
+        numpy_helper.from_array(v, n) for v, n in zip(bounds.values(), names, strict=True)
+    )
+    return [
+        helper.make_node("Transpose", [source], [between], perm=order),
+        helper.make_node("Slice", [between, *names], [name]),
+    ]
