@@ -185,8 +185,8 @@ def markdown(document: dict[str, Any]) -> str:
             f"| {FORMATS[format]}, {predictions} predictions | {each['difference']:.0e} | "
             f"{each['latency_ratio']:.2f} | {each['bytes'] / 1e6:.1f} MB |"
         )
-    machine = document["machine"]
-    return "\n".join([*lines, "", f"Measured on {', '.join(machine.values())}.", ""])
+    machine = ", ".join(f"{name} {value}" for name, value in document["machine"].items())
+    return "\n".join([*lines, "", f"Measured: {machine}.", ""])
 
 
 def written(found: dict[str, Any], format: str, refusals: list[str]) -> str:

@@ -60,11 +60,11 @@ class LiteRT(Format):
         target.write_bytes(written)
 
     def _refused(self, said: str) -> ValueError | None:
-        listed = re.search(r"(?:TF Select|Custom) ops: (.*)", said)
-        names = [each.strip() for each in listed.group(1).split(",")] if listed else []
-        names += re.findall(r"'tfl?\.(\w+)' op is neither", said)
-        names += re.findall(r"failed to legalize operation 'tfl?\.(\w+)'", said)
-        names += re.findall(r"not (?:yet )?supported for op: '?(\w+)", said)
+        listed = re.findall(r"(?:TF Select|Custom) ops: (.*)", said)
+        names = [each.strip() for line in listed for each in line.split(",")]
+        if not names:
+            names = re.findall(r"failed to legalize operation 'tfl?\.(\w+)'", said)
+            names += re.findall(r"not (?:yet )?supported for op: '?(\w+)", said)
         return self.refusal(sorted(set(names))) if names else None
 
     def opened(self, path: Path) -> Run:
