@@ -61,7 +61,15 @@ from kvis2.inspection import (
 )
 from kvis2.layers import Explained, export
 from kvis2.lrp import LRP
-from kvis2.models import DeconvReLU, GuidedReLU, LibraGrad, LinearOutput, TokenGrid, token_grid
+from kvis2.models import (
+    DeconvReLU,
+    GuidedReLU,
+    LibraGrad,
+    LinearOutput,
+    PortableGradients,
+    TokenGrid,
+    token_grid,
+)
 from kvis2.scores import (
     BinaryScore,
     CategoricalScore,
@@ -126,6 +134,7 @@ __all__ = [
     "LinearOutput",
     "Occlusion",
     "OptiCAM",
+    "PortableGradients",
     "PredictedScore",
     "ReSTScore",
     "ReciproCAM",

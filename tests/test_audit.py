@@ -184,9 +184,11 @@ def test_a_place_that_turns_others_is_a_suspect_though_its_class_can_do_without(
     weights = by_colour.get_weights()
     weights[1][2, 2] = 8
     by_colour.set_weights(weights)
-    found = kvis2.audit(by_colour, images, labels, kvis2.GradCAM(by_colour, "conv"))
-    cause = found.suspects[0].causes
+    explainer = kvis2.GradCAM(by_colour, "conv")
+    boxes = np.tile([15, 15, 18, 18], (len(images), 1))
+    cause = kvis2.audit(by_colour, images, labels, explainer, boxes=boxes).suspects[0].causes
     assert (cause.lost.value, cause.flips.value, cause.control_flips.value) == (0, 1, 0)
+    assert not kvis2.audit(by_colour, images, labels, explainer).suspects  # It may be the object.
 
 
 def test_nothing_is_said_of_a_class_with_few_pictures(by_colour):

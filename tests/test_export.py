@@ -131,7 +131,7 @@ def test_what_differs_is_refused_and_not_left_behind(tmp_path, model):
     with pytest.raises(ValueError, match="Expected the file to say what Saliency says"):
         export(Saliency(model, smooth_samples=2, seed=None), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="Expected format to be one of 'saved_model'"):
-        export(GradCAM(model), tmp_path / "served", "onnx")
+    with pytest.raises(ValueError, match="Expected format to be one of 'saved_model', 'litert'"):
+        export(GradCAM(model), tmp_path / "served", "torch")
     with pytest.raises(ValueError, match="Expected predictions"):
         export(GradCAM(model), tmp_path / "served", predictions="fast")

@@ -11,9 +11,8 @@ import kvis2
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def photographs(shared_data):
-    """Images `(n, 224, 224, 3)` with class and mask of each boxed object, and the model."""
+def boxed_objects(shared_data):
+    """For each boxed object its photograph's name and pixels, its class and its mask."""
     from PIL import Image
 
     images, classes, masks, names = [], [], [], []
@@ -29,9 +28,16 @@ def photographs(shared_data):
             classes.append(item["class"])
             masks.append(mask)
             names.append(photo["id"])
+    return names, np.stack(images), classes, np.stack(masks)
+
+
+@pytest.fixture(scope="module")
+def photographs(shared_data):
+    """Name, class and mask of each boxed object, and the map of its class."""
+    names, images, classes, masks = boxed_objects(shared_data)
     model = keras.models.load_model(shared_data / "efficientnet_lite0.keras")
-    maps = kvis2.GradCAM(model, layer="top_relu", batch_size=8)(classes, np.stack(images))
-    return names, classes, np.stack(masks), maps
+    maps = kvis2.GradCAM(model, layer="top_relu", batch_size=8)(classes, images)
+    return names, classes, masks, maps
 
 
 def share(heat, mask):

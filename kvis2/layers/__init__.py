@@ -2,6 +2,7 @@
 
 from kvis2.layers.activations import DeconvReLU, GuidedReLU
 from kvis2.layers.cam_layer import CamLayer
+from kvis2.layers.command import add_arguments, run
 from kvis2.layers.explained import Explained
 from kvis2.layers.exporting import Exported, export
 from kvis2.layers.jitter import RandomJitter
@@ -15,5 +16,7 @@ __all__ = [
     "GuidedReLU",
     "Overlay",
     "RandomJitter",
+    "add_arguments",
     "export",
+    "run",
 ]

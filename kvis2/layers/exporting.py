@@ -11,16 +11,23 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from kvis2 import models
 from kvis2.explainers import Explainer
-from kvis2.types import Tensors
+from kvis2.layers.formats import Format, SavedModel, save
+from kvis2.layers.litert import LiteRT
+from kvis2.layers.onnx_files import ONNX
+from kvis2.layers.openvino_files import OpenVINO
+from kvis2.layers.signature import Signature
 
-FORMATS = ("saved_model",)
-_TOLERANCE = 1e-3  # of maps in 0..1, between the file and the explainer
+FORMATS: dict[str, type[Format]] = {
+    each.name: each for each in (SavedModel, LiteRT, ONNX, OpenVINO)
+}
+# Between a file and the explainer: of maps, as a share of the largest value.
+_TOLERANCE = 1e-3
+# Where a ReLU bends, the last digit of a float opens or closes it: single pixels may jump.
+_CORRELATION = 0.999
+_CORRELATION_INT8 = 0.95
 _ROUNDS = 5
 
 
@@ -32,12 +39,17 @@ class Exported:
         path: Where it is.
         inputs: Names of the inputs of the signature `serving_default`.
         outputs: Names of its outputs.
-        difference: Largest difference of a heatmap to the explainer's, on the sample.
-        prediction_difference: Largest difference of a prediction to the model's.
+        difference: Largest difference of a heatmap to the explainer's, on the sample, as a share
+            of the largest value: of 1 where maps are normalised. Where the class is an input, of
+            the predicted classes and of others.
+        prediction_difference: Largest difference of a prediction to the model's, as a share of the
+            largest one where that is above 1.
         bytes: How large the file is.
         latency_ratio: Its time for the sample over that of the same model exported alone, in one
             run: medians of rounds in turn.
-        operations: The types of TensorFlow operations in it.
+        operations: The types of operations in it, as the format calls them.
+        correlation: Smallest correlation over the pixels of a heatmap with the explainer's.
+        format: "saved_model", "litert", "onnx" or "openvino".
     """
 
     path: Path
@@ -48,14 +60,16 @@ class Exported:
     bytes: int
     latency_ratio: float
     operations: tuple[str, ...]
+    correlation: float = 1.0
+    format: str = "saved_model"
 
     def __str__(self) -> str:
         return "\n".join(
             [
                 f"{self.path}: {self.bytes / 1e6:.1f} MB, {len(self.operations)} operations",
                 f"  serving_default: {', '.join(self.inputs)} -> {', '.join(self.outputs)}",
-                f"  heatmaps differ by at most {self.difference:.1e}, predictions by "
-                f"{self.prediction_difference:.1e}",
+                f"  heatmaps differ by at most {self.difference:.1e}, correlate by at least "
+                f"{self.correlation:.4f}; predictions differ by {self.prediction_difference:.1e}",
                 f"  {self.latency_ratio:.2f} times the time of the model alone",
             ]
         )
@@ -68,188 +82,232 @@ def export(
     *,
     class_input: bool = False,
     predictions: str = "exact",
+    batch: int | None = None,
+    size: Sequence[int] | None = None,
+    representative: Any = None,
     sample: Any = None,
 ) -> Exported:
     """Write a model with its explanation to a file, open it again, run it, and compare.
 
     The signature `serving_default` takes the model's inputs (`images`, or their names where there
-    are several) and returns `predictions` and `heatmap`. The batch stays open, and so do sizes
-    that the model leaves open. It runs without kvis2 and without Keras, in TensorFlow Serving for
-    example.
+    are several) and returns `predictions` and `heatmap`. It runs without kvis2 and without Keras;
+    LiteRT, ONNX and OpenVINO without TensorFlow. These have no operations for gradients, so
+    gradients are written in forward operations there (`kvis2.PortableGradients`).
 
     Args:
         explainer: An explainer with its model and settings, such as `GradCAM(model)`.
-        path: A new folder, or one to be replaced.
-        format: "saved_model".
+        path: "saved_model": a new folder, or one to be replaced. "litert": a file `.tflite`,
+            "onnx": `.onnx`, "openvino": `.xml`, with its weights beside it in `.bin`.
+        format: "saved_model", "litert", "onnx" or "openvino".
         class_input: Whether the class is an input as well, `class_index`: int32 `(batch,)`, -1
             for the predicted one. Else the predicted class is explained.
-        predictions: "exact": those of the model, bit for bit, of a pass without folded batch
-            normalisation. "shared": of the folded pass, which is faster and about 1e-7 off.
+        predictions: "exact": those of the model, of a pass without folded batch normalisation;
+            bit for bit in a SavedModel. "shared": of the folded pass, which is faster and about
+            1e-7 off.
+        batch: How many samples the file takes at once; None leaves it open.
+        size: `(height, width)` for a model that leaves the size of its images open. A SavedModel
+            stays open without it, the other formats need it.
+        representative: For LiteRT in int8: a few dozen inputs as the model takes them, by which
+            values are scaled. Give an explainer with `normalize=False`: a division by the peak
+            of a map has no place in int8.
         sample: Inputs to compare with, as the model takes them; by default two samples of noise
-            in 0..1, of 64 pixels where the model leaves a size open.
+            in 0..1, of 64 pixels where the model leaves a size open; for int8 the first
+            representative ones.
 
     Returns:
         What was written, and how it compares; `print` it.
 
     Raises:
-        ValueError: If the format is unknown, the path cannot be written to, or what was read back
-            is something else than what the explainer says; then nothing is left behind.
+        ValueError: If the format is unknown, its packages are missing, it has no operation for a
+            step of the pass, the path cannot be written to, or what was read back is something
+            else than what the explainer says. Nothing is left behind then.
 
     Example:
         >>> print(export(GradCAM(model), "/tmp/served", class_input=True))
+        >>> print(export(GradCAM(model), "/tmp/served.onnx", "onnx"))
     """
     if format not in FORMATS:
         raise ValueError(
             f"Expected format to be one of {', '.join(map(repr, FORMATS))}. Received: {format!r}. "
-            "From a SavedModel, converters of LiteRT and ONNX go on where its operations are known."
+            "Every runtime of TensorFlow takes a SavedModel."
         )
     if predictions not in ("exact", "shared"):
         raise ValueError(
             f"Expected predictions to be 'exact' or 'shared'. Received: {predictions!r}."
         )
     target = Path(path)
-    if target.exists() and not (target / "saved_model.pb").exists() and any(target.iterdir()):
+    kind = FORMATS[format]
+    _check_target(target, kind)
+    if predictions == "exact":
+        explainer = explainer.unfolded()
+    if sample is None and isinstance(representative, np.ndarray):
+        sample = representative[: batch or 2]
+    signature = Signature(explainer, class_input, batch, size, sample, kind.portable)
+    _check_sizes(signature, kind)
+    writer = kind()
+    if representative is not None:
+        _check_int8(kind, explainer)
+        writer = LiteRT(signature.rows(representative))
+    writer.check_installed()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        return _save_and_compare(writer, signature, Path(folder), target)
+
+
+def _check_target(target: Path, kind: type[Format]) -> None:
+    if kind.suffix:
+        if target.suffix != kind.suffix or target.is_dir():
+            raise ValueError(
+                f"Expected a file that ends in '{kind.suffix}', for {kind.title}. Received: "
+                f"{target}. Give for example '{target.with_suffix(kind.suffix)}'."
+            )
+    elif target.exists() and not (target / "saved_model.pb").exists() and any(target.iterdir()):
         raise ValueError(
             f"Expected a new folder, or one with a SavedModel to replace. Received: {target}, "
             "which holds something else."
         )
-    if predictions == "exact":
-        explainer = explainer.unfolded()
-    written = _Written(explainer, class_input, sample)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        report = written.save_and_compare(Path(folder), target)
+
+
+def _check_sizes(signature: Signature, kind: type[Format]) -> None:
+    for spec in signature.specs if kind.portable else ():
+        if None in spec.shape.as_list()[1:]:
+            raise ValueError(
+                f"Expected images of one size, for {kind.title}. Received: a model whose input "
+                f"'{spec.name}' has shape {tuple(spec.shape)}. Give `size=`, such as (224, 224), "
+                "or export a SavedModel, which stays open."
+            )
+
+
+def _check_int8(kind: type[Format], explainer: Explainer) -> None:
+    if kind is not LiteRT:
+        raise ValueError(
+            f"Expected no `representative` data for {kind.title}. Received: some, which scale "
+            "LiteRT in int8. Leave them out, or take format='litert'."
+        )
+    if explainer.settings.normalize not in (None, False):
+        raise ValueError(
+            "Expected raw maps, for int8: a map divided by its peak divides by a rounded zero "
+            f"where nothing is seen. Received: normalize={explainer.settings.normalize!r}. Give "
+            f"`{type(explainer).__name__}(model, normalize=False)` and normalise what comes out."
+        )
+
+
+def _save_and_compare(writer: Format, signature: Signature, folder: Path, target: Path) -> Exported:
+    """Write both, compare what is read back, and put the file in its place."""
+    whole, alone = (
+        _write(writer, signature, folder / name, serving, target.name)
+        for name, serving in (
+            ("explained", signature.explained()),
+            ("alone", signature.predicted()),
+        )
+    )
+    given, count = signature.given(), len(signature.sample[0])
+    classes = signature.classes(count)
+    try:
+        serve, plain = writer.opened(whole), writer.opened(alone)
+        found = _values(serve(**given, **classes))
+        plain(**given)
+    except Exception as error:
+        raise writer.failure(error) from error
+    pairs = [(found[name], each) for name, each in signature.expected().items()]
+    if classes:
+        others = signature.classes(count, 0)
+        again, expected = serve(**given, **others), signature.expected(others["class_index"])
+        pairs += [(again[name], each) for name, each in expected.items()]
+    predicted = [(found[name], each) for name, each in signature.predictions().items()]
+    report = Exported(
+        target,
+        (*given, *classes),
+        tuple(sorted(found)),
+        max(_difference(*each) for each in pairs),
+        max(_difference(*each, least=1.0) for each in predicted),
+        sum(each.stat().st_size for each in whole.parent.rglob("*") if each.is_file()),
+        _ratio(lambda: serve(**given, **classes), lambda: plain(**given)),
+        tuple(writer.operations(whole)),
+        min(_correlation(*each) for each in pairs),
+        writer.name,
+    )
+    _check_report(report, writer, signature)
+    _put(whole, target, folder)
     return report
 
 
-class _Written:
-    """One export: the signature of a model and its explainer, and a sample to compare with."""
-
-    def __init__(self, explainer: Explainer, class_input: bool, sample: Any) -> None:
-        self.explainer = explainer
-        self.model: keras.Model = explainer.model
-        self.class_input = class_input
-        specs = models.specifications(self.model)
-        if specs is None:
-            raise ValueError(
-                f"Expected a model that knows its inputs. Received: '{self.model.name}'. Call it "
-                "once, or give it an Input."
-            )
-        names = ["images"] if len(specs) == 1 else [spec.name for spec in specs]
-        self.specs = [
-            tf.TensorSpec(
-                [None, *spec.shape[1:]], keras.backend.standardize_dtype(spec.dtype), name
-            )
-            for name, spec in zip(names, specs, strict=True)
-        ]
-        self.sample = self._sampled(sample)
-        declared = models.output_names(self.model)
-        self.outputs = declared if declared is not None and len(declared) > 1 else ["predictions"]
-
-    def save_and_compare(self, folder: Path, target: Path) -> Exported:
-        """Write both, compare what is read back, and put the file in its place."""
-        whole, alone = folder / "explained", folder / "alone"
-        _save(self.model, self._explained(), whole)
-        _save(self.model, self._predicted(), alone)
-        serve, plain = (_loaded(each) for each in (whole, alone))
-        given = dict(zip((spec.name for spec in self.specs), self.sample, strict=True))
-        classes = {}
-        if self.class_input:
-            classes = {"class_index": tf.fill([len(self.sample[0])], -1)}
-        found = serve(**given, **classes)
-        expected, predicted = self._expected()
-        report = Exported(
-            target,
-            (*given, *classes),
-            tuple(sorted(found)),
-            max(_difference(found[name], each) for name, each in expected.items()),
-            max(_difference(found[name], each) for name, each in predicted.items()),
-            sum(each.stat().st_size for each in whole.rglob("*") if each.is_file()),
-            _ratio(lambda: serve(**given, **classes), lambda: plain(**given)),
-            tuple(sorted(_operations(serve))),
-        )
-        if not report.difference <= _TOLERANCE:
-            raise ValueError(
-                f"Expected the file to say what {type(self.explainer).__name__} says. Received: "
-                f"heatmaps that differ by {report.difference:.2g}. Export a method without random "
-                "samples, or one with a seed."
-            )
-        if target.exists():
-            target.rename(folder / "old")
-        whole.rename(target)
-        return report
-
-    def _explained(self) -> Any:
-        specs = list(self.specs)
-        if self.class_input:
-            specs.append(tf.TensorSpec([None], tf.int32, "class_index"))
-
-        @tf.function(input_signature=specs, autograph=False)
-        def serving(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-            inputs, classes = list(tensors), None
-            if self.class_input:
-                classes = inputs.pop()
-            maps, outputs = self.explainer.graph(self._structured(inputs), classes)
-            return {**dict(zip(self.outputs, outputs, strict=True)), **self._named(maps)}
-
-        return serving
-
-    def _predicted(self) -> Any:
-        @tf.function(input_signature=list(self.specs), autograph=False)
-        def serving(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-            inputs = self._structured(list(tensors))
-            outputs = models.flat_outputs(self.model(inputs, training=False))
-            return dict(zip(self.outputs, outputs, strict=True))
-
-        return serving
-
-    def _expected(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        values = [each.numpy() for each in self.sample]
-        given = self._structured(values)
-        maps = self._named(self.explainer(None, given))
-        outputs = models.flat_outputs(self.model(given, training=False))
-        return maps, dict(zip(self.outputs, outputs, strict=True))
-
-    def _structured(self, values: Tensors) -> Any:
-        """The inputs by name where the model has several, else the one alone."""
-        if len(values) == 1:
-            return values[0]
-        return {spec.name: each for spec, each in zip(self.specs, values, strict=True)}
-
-    def _named(self, maps: Any) -> dict[str, Any]:
-        """The maps by the names of the file's outputs; inputs without a map have none."""
-        if not isinstance(maps, Mapping):
-            return {"heatmap": maps}
-        return {f"heatmap_{name}": each for name, each in maps.items() if each is not None}
-
-    def _sampled(self, sample: Any) -> list[tf.Tensor]:
-        if sample is not None:
-            return [tf.convert_to_tensor(each) for each in models.Batch(self.model, sample).arrays]
-        noise = np.random.default_rng(0)
-        shapes = [[2, *(size or 64 for size in spec.shape[1:])] for spec in self.specs]
-        pairs = zip(shapes, self.specs, strict=True)
-        return [tf.cast(tf.constant(noise.random(shape)), spec.dtype) for shape, spec in pairs]
+def _write(writer: Format, signature: Signature, folder: Path, serving: Any, name: str) -> Path:
+    """Write one function as a file of this name in a folder of its own."""
+    folder.mkdir()
+    saved = folder.parent / "saved"
+    try:
+        save(signature.model, serving, saved)
+    except ValueError as error:
+        if signature.batch is None or "shape_invariants" not in str(error):
+            raise
+        raise ValueError(
+            f"Expected an open batch for {type(signature.explainer).__name__}, which goes through "
+            f"samples in a loop. Received: batch={signature.batch}. Leave `batch` out."
+        ) from error
+    writer.write(saved, serving, folder / name)
+    if saved.exists():
+        saved.rename(folder.parent / f"saved_{folder.name}")
+    return folder / name
 
 
-def _save(model: keras.Model, serving: Any, path: Path) -> None:
-    """Write a function and the variables of its model, each of them once."""
-    module = tf.Module()
-    module.weights = [each.value for each in model.variables]
-    module.serving = serving
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(path), {"serving_default": serving}, options)
+def _put(written: Path, target: Path, folder: Path) -> None:
+    """Move what was written to its place; what was there before goes with the folder."""
+    for each in written.parent.iterdir():
+        place = target.parent / each.name
+        if place.exists():
+            place.rename(folder / f"old_{each.name}")
+        each.rename(place)
 
 
-def _loaded(path: Path) -> Callable[..., dict[str, tf.Tensor]]:
-    loaded = tf.saved_model.load(str(path))
-    signature = loaded.signatures["serving_default"]
-    signature.keeps_alive = loaded
-    return signature
+def _check_report(report: Exported, writer: Format, signature: Signature) -> None:
+    """Raise unless the file says what the explainer says."""
+    name = type(signature.explainer).__name__
+    quantized = isinstance(writer, LiteRT) and bool(writer.rows)
+    if quantized:
+        same = report.correlation >= _CORRELATION_INT8
+    elif writer.portable:
+        same = report.difference <= _TOLERANCE or report.correlation >= _CORRELATION
+    else:
+        same = report.difference <= _TOLERANCE
+    if same and (quantized or report.prediction_difference <= _TOLERANCE):
+        return
+    advice = (
+        "Integers of 8 bits are too coarse for it: export float32, without `representative`."
+        if quantized
+        else "Export a method without random samples, or one with a seed."
+    )
+    raise ValueError(
+        f"Expected the file to say what {name} says. Received: heatmaps that differ by "
+        f"{report.difference:.2g} and correlate by {report.correlation:.4f}, predictions that "
+        f"differ by {report.prediction_difference:.2g}, in {writer.title}. {advice}"
+    )
 
 
-def _difference(found: Any, expected: Any) -> float:
+def _values(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.array(each) for name, each in found.items()}
+
+
+def _difference(found: Any, expected: Any, least: float = 0.0) -> float:
+    """The largest difference as a share of the peak; infinite for another shape, or NaN."""
     a, b = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    return float(np.abs(a - b).max()) if a.shape == b.shape else float("inf")
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return float("inf")
+    peak = max(least, float(np.abs(b).max())) or 1.0
+    return float(np.abs(a - b).max()) / peak
+
+
+def _correlation(found: Any, expected: Any) -> float:
+    """The smallest correlation of a map with its own; -1 for another shape, or NaN."""
+    a, b = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return -1.0
+    a, b = (each.reshape(len(each), -1) for each in (a, b))
+    a, b = (each - each.mean(axis=1, keepdims=True) for each in (a, b))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    flat = np.abs(a).max(axis=1) + np.abs(b).max(axis=1) == 0  # Both say nothing: they agree.
+    products = np.where(flat, 1.0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
+    return float(products.min())
 
 
 def _ratio(one: Callable[[], Any], other: Callable[[], Any]) -> float:
@@ -261,9 +319,3 @@ def _ratio(one: Callable[[], Any], other: Callable[[], Any]) -> float:
         if turn > 1:  # The first of each warms up.
             times[turn % 2].append(time.perf_counter() - started)
     return statistics.median(times[0]) / statistics.median(times[1])
-
-
-def _operations(serving: Any) -> Sequence[str]:
-    graph = serving.graph.as_graph_def()
-    bodies = [graph.node, *(each.node_def for each in graph.library.function)]
-    return sorted({node.op for body in bodies for node in body})

@@ -63,6 +63,7 @@ from kvis2.models.modifiers import (
     modified,
 )
 from kvis2.models.overrides import overriding
+from kvis2.models.portable import PortableGradients
 from kvis2.models.ranges import InputRange, input_range
 from kvis2.models.spaces import axes_between, input_space
 from kvis2.models.taps import (
@@ -101,6 +102,7 @@ __all__ = [
     "LinearOutput",
     "Meaning",
     "Modifier",
+    "PortableGradients",
     "Steps",
     "TokenGrid",
     "activation_of",

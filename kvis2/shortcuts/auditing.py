@@ -145,9 +145,10 @@ def audit(
     other classes do; it stands out if its `lift` is .6 or more and its `excess` is above that of
     labels in random order. What stands out is hidden in all pictures, and pasted onto those of
     other classes. A suspect loses .3 or more of the class' recognised pictures when it is
-    hidden, and three times what any other class loses; or it turns .2 more of the others into the
-    class when it is pasted than the same place of yet others does. `docs/audit.md` has what it was measured to find and to miss: it finds a shortcut
-    that is at one place, and not one that is at changing places.
+    hidden, and three times what any other class loses. Where boxes say that what is pasted is not
+    the object itself, it is one as well if it turns .2 more of the others into the class than the
+    same place of yet others does. `docs/audit.md` has what this was measured to find and to miss:
+    it finds a shortcut that is at one place, and not one that is at changing places.
 
     Args:
         model: A classifier of images, with one input.
@@ -156,7 +157,7 @@ def audit(
         labels: Their classes, ints `(pictures,)`.
         explainer: Makes the maps; `GradCAM(model)` by default.
         boxes: The objects, `(pictures, 4)`, `[x0, y0, x1, y1]` in pixels: no place is pasted
-            over one.
+            from one or over one.
         names: What the classes are called.
         least: Pictures that a class must have for something to be said of it.
         groups: Whether what lies under the heat is grouped (scikit-learn is needed).
@@ -228,8 +229,11 @@ def hurts_alone(found: Causes) -> bool:
 
 
 def turns_others(found: Causes) -> bool:
-    """Whether pasting a place makes its class of others, and pasting that of others does not."""
-    if not found.flips.pictures:
+    """Whether pasting a place makes its class of others, and pasting that of others does not.
+
+    Never without boxes: an object that is pasted turns others into its class, as it should.
+    """
+    if not found.beside_objects or not found.flips.pictures:
         return False
     return found.flips.value - found.control_flips.value >= TURNED
 

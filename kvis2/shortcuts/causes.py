@@ -57,6 +57,7 @@ class Causes(NamedTuple):
         most_hurt: That other class.
         flips: Share of the other classes' pictures that become the class with its place pasted.
         control_flips: The same with the place of yet other pictures pasted.
+        beside_objects: Whether boxes say that no object was pasted.
     """
 
     lost: Share
@@ -64,6 +65,7 @@ class Causes(NamedTuple):
     most_hurt: int | None
     flips: Share
     control_flips: Share
+    beside_objects: bool
 
 
 def causes(
@@ -87,7 +89,7 @@ def causes(
         predicted: What the model says of them as they are.
         label: The class that stands out.
         box: The place in pixels, `[x0, y0, x1, y1]`.
-        boxes: The objects, `(pictures, 4)`: nothing is pasted over one.
+        boxes: The objects, `(pictures, 4)`: nothing is pasted from one or over one.
         least: Classes with fewer recognised pictures are not asked what they lose.
         seed: For which picture is pasted onto which.
     """
@@ -106,7 +108,9 @@ def causes(
     worst = max(hurt, key=lambda each: hurt[each].value, default=None)
     flips, control = _flips(predict, images, labels, predicted, label, box, boxes, seed)
     nobody = Share.of(np.zeros(0, bool))
-    return Causes(own, nobody if worst is None else hurt[worst], worst, flips, control)
+    return Causes(
+        own, nobody if worst is None else hurt[worst], worst, flips, control, boxes is not None
+    )
 
 
 def _flips(
@@ -121,9 +125,9 @@ def _flips(
 ) -> tuple[Share, Share]:
     rng = np.random.default_rng(seed)
     others = np.flatnonzero((labels != label) & (predicted != label))
-    if boxes is not None:
-        others = others[~_overlap(boxes[others], box)]
     own = np.flatnonzero((labels == label) & (predicted == label))
+    if boxes is not None:
+        own, others = (each[~_overlap(boxes[each], box)] for each in (own, others))
     found = []
     for givers in (own, others):
         if not len(givers) or not len(others):
