@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from kvis2 import audit, dataset, gallery
+from kvis2 import audit, dataset, gallery, layers
 
 
 class Command(NamedTuple):
@@ -56,6 +56,12 @@ COMMANDS = {
         None,
         dataset.add_describe_arguments,
         dataset.run_describe,
+    ),
+    "export": Command(
+        "prediction and heatmap in one file: SavedModel, LiteRT, ONNX or OpenVINO",
+        layers.export.__doc__,
+        layers.add_arguments,
+        layers.run,
     ),
     "gallery": Command(
         "every picture of a model and photographs, with one page that shows them",
