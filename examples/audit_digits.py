@@ -3,14 +3,15 @@
     python examples/audit_digits.py --output docs
 
 Trains the network of digits_in_the_wild.py for each kind of shortcut and each seed, audits 2,000
-held-out pictures collected the same way, and writes `audit.csv`. Rows that are there are kept, so
-a run that was broken off goes on.
+held-out pictures collected the same way, and writes `audit.csv` and the table of `audit.md` if that
+is beside it. Rows that are there are kept, so a run that was broken off goes on.
 """
 
 import argparse
 import csv
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ FIELDS = [
     *("others_lost", "flips", "control_flips", "largest_other_lift", "seconds", "first_group"),
 ]
 """Of class seven: lift to control_flips; of the audit: the rest."""
+
+
+START, END = "<!-- made by examples/audit_digits.py -->", "<!-- end -->"
 
 
 def without(scenes: Scenes, rng: np.random.Generator) -> Scenes:
@@ -121,6 +125,19 @@ def measured(kind: str, seed: int, options: argparse.Namespace) -> tuple[dict[st
     }, found
 
 
+def filled(page: str, rows: Sequence[dict[str, Any]]) -> str:
+    """The page with the table of these rows between its marks."""
+    heads = ("planted", "seed", "suspects", "lift", "lost", "others lose", "flips", "of a control",
+             "largest other lift", "first group")  # fmt: skip
+    keys = ("kind", "seed", "suspects", "lift", "lost", "others_lost", "flips", "control_flips",
+            "largest_other_lift", "first_group")  # fmt: skip
+    ordered = sorted(rows, key=lambda row: (list(KINDS).index(row["kind"]), int(row["seed"])))
+    lines = [heads, ["---"] * len(heads), *([str(row[key]) for key in keys] for row in ordered)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    before, rest = page.split(START)
+    return f"{before}{START}\n{table}\n{END}{rest.split(END)[1]}"
+
+
 def main() -> None:
     """Measure what is not in the table yet."""
     parser = argparse.ArgumentParser(
@@ -149,6 +166,9 @@ def main() -> None:
                 writer = csv.DictWriter(file, FIELDS)
                 writer.writeheader()
                 writer.writerows(rows)
+    page = options.output / "audit.md"
+    if page.exists():
+        page.write_text(filled(page.read_text(), rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The audit: places and nulls by slow loops, causes on models whose answer is known."""
 
+import csv
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -241,6 +243,21 @@ def test_a_regression_is_refused(by_colour):
     images, labels = colours(anywhere)
     with pytest.raises(ValueError, match="Expected a classifier with one output"):
         kvis2.audit(model, images, labels % 2)
+
+
+def test_the_page_has_the_numbers_that_were_measured():
+    import audit_digits
+
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    page = (docs / "audit.md").read_text()
+    with (docs / "audit.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert audit_digits.filled(page, rows) == page
+    by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in audit_digits.KINDS}
+    assert {row["suspects"] for row in by_kind["corner"]} == {"seven"}
+    assert {row["suspects"] for row in by_kind["none"]} == {"-"}
+    changed = [{**rows[0], "lift": "9.99"}, *rows[1:]]
+    assert audit_digits.filled(page, changed) != page
 
 
 @pytest.fixture
