@@ -176,7 +176,7 @@ def as_markdown(found: dict) -> str:
         rates = found["ray"]["rates"]
         lines += [
             "",
-            f"On Ray, {found['ray']['pictures']:,} pictures, the start of the cluster included, the "
+            f"On Ray, {found['ray']['pictures']:,} pictures, the start of the cluster in it, the "
             f"load of this machine {found['ray']['load']}: {rates['1']:.1f} a second with one "
             f"worker, {rates['2']:.1f} with two, {rates['without']:.1f} without Ray. One worker "
             "already uses all its cores: more of them pay off on more machines.",
@@ -201,6 +201,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "photographs"))
     parser.add_argument("--turn", type=int, default=500, help="pictures of one turn")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--ray", type=Path, help="JSON of `--one ray`, by a Python that has ray")
     parser.add_argument("--known", type=Path, help="write the page from this JSON")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--one", choices=("turns", "memory", "ray"), help=argparse.SUPPRESS)
@@ -216,6 +217,8 @@ def main() -> None:
         print(json.dumps(memory(options.folder, options.pictures)))
         return
     found = json.loads(options.known.read_text()) if options.known else all_measured(options)
+    if options.ray:
+        found["ray"] = json.loads(options.ray.read_text())
     print(as_markdown(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
