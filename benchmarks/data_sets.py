@@ -178,8 +178,8 @@ def as_markdown(found: dict) -> str:
             "",
             f"On Ray, {found['ray']['pictures']:,} pictures, the start of the cluster in it, the "
             f"load of this machine {found['ray']['load']}: {rates['1']:.1f} a second with one "
-            f"worker, {rates['2']:.1f} with two, {rates['without']:.1f} without Ray. One worker "
-            "already uses all its cores: more of them pay off on more machines.",
+            f"worker, {rates['2']:.1f} with two, {rates['without']:.1f} without Ray. Both "
+            "workers share the cores of one machine, so this says nothing of several machines.",
         ]
     return "\n".join(lines)
 
