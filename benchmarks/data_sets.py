@@ -111,6 +111,29 @@ def memory(folder: Path, count: int) -> dict[str, float]:
     return found
 
 
+def on_ray(folder: Path, count: int) -> dict[str, float]:
+    """Pictures in a second with one worker and with two, the start of Ray and of the workers in it.
+
+    Run by a Python that has ray; beside it the same pictures on one machine without Ray.
+    """
+    import keras
+
+    from kvis2.dataset import explain_dataset, rows_of
+
+    model, rows, found = keras.applications.MobileNetV2(weights=None), rows_of(folder)[:count], {}
+    for name, options in {
+        "without": {},
+        "1": {"ray": True, "workers": 1},
+        "2": {"ray": True, "workers": 2},
+    }.items():
+        with tempfile.TemporaryDirectory() as out:
+            done = explain_dataset(
+                model, rows, out=out, batch_size=_BATCH, chunk_size=64, thumbnails=0, **options
+            )
+        found[name] = done.done / done.seconds
+    return {"pictures": count, "load": about()["load"], "rates": found}
+
+
 def resident() -> float:
     """The memory that this process has now, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -149,12 +172,20 @@ def as_markdown(found: dict) -> str:
         f"{used['end']:,.0f} MB at the end. By this measure a million pictures take {hours:.0f} "
         f"hours on this machine, a hundred million {100 * hours:,.0f}.",
     ]
+    if "ray" in found:
+        rates = found["ray"]["rates"]
+        lines += [
+            "",
+            f"On Ray, {found['ray']['pictures']:,} pictures, the start of the cluster in it, the "
+            f"load of this machine {found['ray']['load']}: {rates['1']:.1f} a second with one "
+            f"worker, {rates['2']:.1f} with two, {rates['without']:.1f} without Ray. Both "
+            "workers share the cores of one machine, so this says nothing of several machines.",
+        ]
     return "\n".join(lines)
 
 
 def all_measured(options: argparse.Namespace) -> dict:
     """All rows, the memory, and the machine."""
-    photographs(options.folder, options.pictures)
     return {
         "pictures": options.pictures,
         "machine": about(),
@@ -170,17 +201,24 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "photographs"))
     parser.add_argument("--turn", type=int, default=500, help="pictures of one turn")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--ray", type=Path, help="JSON of `--one ray`, by a Python that has ray")
     parser.add_argument("--known", type=Path, help="write the page from this JSON")
     parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--one", choices=("turns", "memory"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=("turns", "memory", "ray"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one == "turns":
         print(json.dumps(in_turns(options.folder, options.pictures, options.turn)))
+        return
+    photographs(options.folder, options.pictures)
+    if options.one == "ray":
+        print(json.dumps(on_ray(options.folder, options.pictures)))
         return
     if options.one == "memory":
         print(json.dumps(memory(options.folder, options.pictures)))
         return
     found = json.loads(options.known.read_text()) if options.known else all_measured(options)
+    if options.ray:
+        found["ray"] = json.loads(options.ray.read_text())
     print(as_markdown(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

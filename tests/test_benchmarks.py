@@ -414,3 +414,11 @@ def test_kvis2_computes_what_the_floor_does(method, options):
     kind = cases.METHODS[method].agreement
     assert compare(kind, results[1], results[0]).agrees
     assert measurement.METHODS[method].agreement == kind
+
+
+def test_the_page_of_data_sets_has_the_numbers_that_were_measured():
+    from benchmarks import data_sets
+
+    docs = Path(__file__).parents[1] / "docs"
+    found = json.loads((docs / "scale.json").read_text(encoding="utf-8"))
+    assert data_sets.as_markdown(found) in (docs / "scale.md").read_text(encoding="utf-8")

@@ -171,10 +171,13 @@ def test_wheel_holds_every_module_the_type_marker_and_the_licence(installed_whee
     sources |= {path.relative_to(ROOT) for path in tab.rglob("*.py")}
     installed = {path.relative_to(installed_wheel) for path in installed_wheel.rglob("*.py")}
     assert installed == sources
+    pages = {path.relative_to(ROOT) for path in (ROOT / "kvis2").rglob("*.html")}
+    assert {path.relative_to(installed_wheel) for path in installed_wheel.rglob("*.html")} == pages
     page = {path.name for path in (tab / "static").iterdir()}
     assert {path.name for path in (installed_wheel / tab.name / "static").iterdir()} == page
     (entry_points,) = installed_wheel.glob("kvis2-*.dist-info/entry_points.txt")
     assert "kvis2 = tensorboard_plugin_kvis2:ExplanationsLoader" in entry_points.read_text()
+    assert "kvis2 = kvis2.__main__:main" in entry_points.read_text()
     assert (installed_wheel / "kvis2" / "py.typed").is_file()
     assert list(installed_wheel.glob("kvis2-*.dist-info/**/LICENSE"))
 

@@ -126,17 +126,21 @@ def explain_dataset(
     explaining = Explaining(explainer, reader, score, classes, measures, map_size, size)
     _check_labels(score, rows, classes)
     run = Run(store, explaining, rows, -(-chunk_size // size) * size, overlays, thumbnails)
-    manifest = run.manifest(_named(source), explainer.settings.normalize)
-    if known is None:
-        store.write_listing(rows)
-        store.write_manifest(manifest)
-    else:
-        check_same(known, manifest, folder)
+    _begin(run, run.manifest(_named(source), explainer.settings.normalize), known)
     chunks = run.pending(shard, retry)
     if ray:
         address = None if ray is True else ray
         return on_cluster(run, chunks, address, workers, progress)
     return run.through(chunks, progress)
+
+
+def _begin(run: Run, manifest: dict[str, Any], known: dict[str, Any] | None) -> None:
+    """Write what a run is made with, or see that it is what the folder was made with."""
+    if known is not None:
+        check_same(known, manifest, run.store.folder)
+        return
+    run.store.write_listing(run.rows)
+    run.store.write_manifest(manifest)  # Last: without it a folder is one that is not begun.
 
 
 def _reader(
