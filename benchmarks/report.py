@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def markdown(document: dict[str, Any]) -> str:
     dates = {each["name"]: each.get("date", "") for each in document["rows"]}
     parts = [
         "# Performance",
-        "This page is written by `make bench`; the numbers of a row were measured in turn.",
+        *_verdict(rows),
+        "This page is written by `make bench`; the numbers of a row were measured in turn. The "
+        "tables are folded.",
         _machine(document),
         *_earlier(dates),
         "## Time",
@@ -57,18 +60,47 @@ def markdown(document: dict[str, Any]) -> str:
         "peers are their time over that of kvis2, so above 1 kvis2 is ahead. A rival is timed only "
         "after its maps were seen to be those of the floor. Batch normalisation is folded where "
         "kvis2 does so by itself; so a ratio can be below 1.",
-        _times(rows),
+        _folded("Time of every method, model and batch", _times(rows)),
         *_differences(rows),
         "## Where kvis2 is not where it is to be",
         _short_of(rows),
         "## First call and memory",
         "Building the explainer and calling it once; and the most memory above the loaded model.",
-        _first_calls(rows),
+        _folded("First calls and memory", _first_calls(rows)),
         *_extras(document["extras"]),
         "## What was left out",
         _left_out(rows, document["extras"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(rows: Sequence[Row]) -> Iterator[str]:
+    """Who is ahead, in a sentence for each peer."""
+    ours = [ratio for row in rows if (ratio := row.ratio(OURS, FLOOR)) is not None]
+    if not ours:
+        return
+    medians = sorted(ratio.median for ratio in ours)
+    yield (
+        f"A method of kvis2 takes {statistics.median(medians):.2f} times as long as the passes of "
+        f"the plain model that it needs (median of {len(medians)} rows; {medians[0]:.2f} to "
+        f"{medians[-1]:.2f})."
+    )
+    lines = []
+    for peer in (*PEERS, BEFORE):
+        found = [ratio.median for row in rows if (ratio := row.ratio(peer, OURS)) is not None]
+        if found:
+            faster = sum(each > 1 for each in found)
+            lines.append(
+                f"- {peer} takes {statistics.median(found):.1f} times as long as kvis2 (median of "
+                f"{len(found)} rows, {min(found):.2f} to {max(found):.1f}); kvis2 is ahead in "
+                f"{faster}."
+            )
+    if lines:
+        yield "\n".join(lines)
+
+
+def _folded(title: str, text: str) -> str:
+    return f'<details markdown="1"><summary>{title}</summary>\n\n{text}\n\n</details>'
 
 
 def _earlier(dates: dict[str, str]) -> list[str]:

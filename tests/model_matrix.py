@@ -7,15 +7,26 @@ from model_zoo import GROUPS
 
 PAGE = Path(__file__).parents[1] / "docs" / "model_matrix.md"
 GREEN = "yes"
-_HEAD = """# What kvis2 explains: model kinds and explainers
+_HEAD = """# Which models work
 
-Written by the test run `UPDATE_DOCS=1 pytest -m "" tests/test_model_matrix.py`; the tests check
-that it is current. ✓: the map is finite and not blank, that of a batch is that of each sample
-alone, and, where the model is the same network in another dress (nested, subclassed, saved,
-channels first, ...), the map is the plain model's. A number: refused, with the sentence below.
-Empty: not tried, of an explainer that is made of what the others beside it are made of.
-The kinds are built in `tests/model_zoo.py`.
+Functional, Sequential, subclassed and nested models; one or several inputs and outputs; images,
+series, volumes and text; mixed precision and XLA: {kinds} kinds of models and {methods}
+explainers were tried. {right} pairs give the right map, {refused} are refused with a sentence
+that says what works instead, and {empty} were not tried, of explainers that are made of what the
+others beside them are made of. The tables are folded, by what is special about the model; a
+number stands for the sentence below with which kvis2 refuses.
+
+<details markdown="1"><summary>How this is known</summary>
+
+✓: the map is finite and not blank, that of a batch is that of each sample alone, and, where the
+model is the same network in another dress (nested, subclassed, saved, channels first, ...), the
+map is the plain model's. Written by the test run `UPDATE_DOCS=1 pytest -m ""
+tests/test_model_matrix.py`; the tests check that it is current. The kinds are built in
+`tests/model_zoo.py`.
+
+</details>
 """
+_FOLD = '<details markdown="1"><summary>{}</summary>'
 _TITLES = {
     "model": "How the model is made",
     "output": "What comes out",
@@ -69,16 +80,27 @@ def rendered(outcomes: Mapping[tuple[str, str], str]) -> str:
     methods = list(dict.fromkeys(method for _, method in outcomes))
     kinds = list(dict.fromkeys(kind for kind, _ in outcomes))
     refusals = list(dict.fromkeys(each for each in outcomes.values() if each not in (GREEN, "")))
-    lines = [_HEAD]
+    found = list(outcomes.values())
+    lines = [
+        _HEAD.format(
+            kinds=len(kinds),
+            methods=len(methods),
+            right=found.count(GREEN),
+            refused=len(found) - found.count(GREEN) - found.count(""),
+            empty=found.count(""),
+        )
+    ]
     for group in dict.fromkeys(GROUPS.values()):
-        lines += [f"## {_TITLES[group]}", "", _row(["kind", *methods])]
+        count = sum(GROUPS[kind] == group for kind in kinds)
+        lines += [f"## {_TITLES[group]}", "", _FOLD.format(f"{count} kinds"), ""]
+        lines += [_row(["kind", *methods])]
         lines += [_row(["---"] * (len(methods) + 1))]
         for kind in kinds:
             if GROUPS[kind] == group:
                 found = [outcomes[kind, method] for method in methods]
                 marks = [_mark(each, refusals) for each in found]
                 lines.append(_row([kind, *marks]))
-        lines.append("")
+        lines += ["", "</details>", ""]
     lines += ["## Refusals", ""]
     lines += [f"{number}. {each}" for number, each in enumerate(refusals, 1)]
     return "\n".join(lines) + "\n"

@@ -1,37 +1,25 @@
 """The benchmark: its protocol, its judgement of agreement, its report."""
 
 import contextlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
+import benchmarks_package  # noqa: F401 (so that `benchmarks` is found)
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks import __main__ as program
+from benchmarks import agreement, cases, floors, measurement, models, reasons, report
+from benchmarks.agreement import compare
+from benchmarks.cases import Case
+from benchmarks.measurement import Measured, Row, failures, measure
+from benchmarks.workers import Worker, WorkerError
+from benchmarks.workers.protocol import Task
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def load_package():
-    """`benchmarks` is not installed; found by its place, so that nothing else is on the path."""
-    place = REPOSITORY / "benchmarks" / "__init__.py"
-    spec = importlib.util.spec_from_file_location("benchmarks", place)
-    sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["benchmarks"])
-
-
-load_package()
-
-from benchmarks import __main__ as program  # noqa: E402
-from benchmarks import agreement, cases, floors, measurement, models, reasons, report  # noqa: E402
-from benchmarks.agreement import compare  # noqa: E402
-from benchmarks.cases import Case  # noqa: E402
-from benchmarks.measurement import Measured, Row, failures, measure  # noqa: E402
-from benchmarks.workers import Worker, WorkerError  # noqa: E402
-from benchmarks.workers.protocol import Task  # noqa: E402
-
 CASE = Case("gradcam", "small", 2)
 
 

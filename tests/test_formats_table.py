@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import benchmarks_package  # noqa: F401 (so that `benchmarks` is found)
 import pytest
 
 from benchmarks import formats
