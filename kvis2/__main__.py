@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known[name] = parsers.add_parser(
             name,
             help=command.help,
-            description=command.description,
+            description=_said_before_arguments(command.description),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(known[name])
@@ -103,6 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be written to
         print(f"{chosen.prog}: error: could not write: {error}", file=sys.stderr)
         return 1
+
+
+def _said_before_arguments(documentation: str | None) -> str:
+    """What a docstring says before its lists: they are about arguments of Python."""
+    return inspect.cleandoc(documentation or "").partition("\n\nArgs:")[0]
 
 
 if __name__ == "__main__":
