@@ -29,6 +29,7 @@ from kvis2.shortcuts import Audit, audit
 _SHOWN = 8  # pictures of a class, or of a group
 _GROUPS = 10
 _SIDE = 112  # pixels of a picture on the page
+_GAP, _BETWEEN = 3, 160  # pixels between pictures, and how grey they are
 _AMBER = (255, 176, 0)
 
 
@@ -230,15 +231,14 @@ def _strip(
 
 
 def _framed(picture: NDArray[np.uint8], box: Sequence[int] | None) -> NDArray[np.uint8]:
-    """The picture with the place drawn in amber, at the size of the page."""
-    drawn = np.array(picture)
+    """The picture at the size of the page, a gap around it, and the place drawn in amber."""
+    height, width = picture.shape[:2]
+    longest = max(height, width)
+    scale = max(1, _SIDE // longest) if longest <= 2 * _SIDE else 2 * _SIDE / longest
+    size = (round(width * scale), round(height * scale))
+    drawn = np.array(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
     if box is not None:
-        x0, y0, x1, y1 = box
+        x0, y0, x1, y1 = (round(each * scale) for each in box)
         drawn[y0:y1, [x0, x1 - 1]] = _AMBER
         drawn[[y0, y1 - 1], x0:x1] = _AMBER
-    height, width = drawn.shape[:2]
-    scale = max(1, _SIDE // max(height, width)) if max(height, width) < _SIDE else 1
-    size = (width * scale, height * scale)
-    if max(height, width) > 2 * _SIDE:
-        size = tuple(each * 2 * _SIDE // max(height, width) for each in (width, height))
-    return np.asarray(Image.fromarray(drawn).resize(size, Image.Resampling.NEAREST))
+    return np.pad(drawn, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_BETWEEN)
