@@ -10,7 +10,10 @@ ROOMS = [
     "kvis2",
     *(f"kvis2.{room}" for room in ("callbacks", "dataset", "images", "layers", "lrp", "metrics")),
 ]
-ROOMS += [f"kvis2.{room}" for room in ("shortcuts", "scores", "visualization", "ascent", "inspection", "models")]
+ROOMS += [
+    f"kvis2.{room}"
+    for room in ("shortcuts", "scores", "visualization", "ascent", "inspection", "models")
+]
 
 
 def documented(inventory: Path) -> set[str]:

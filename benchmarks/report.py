@@ -79,7 +79,7 @@ def _verdict(rows: Sequence[Row]) -> Iterator[str]:
     ours = [ratio for row in rows if (ratio := row.ratio(OURS, FLOOR)) is not None]
     if not ours:
         return
-    medians = sorted(ratio.median for ratio in ours)
+    medians = sorted(ratio[0] for ratio in ours)
     yield (
         f"A method of kvis2 takes {statistics.median(medians):.2f} times as long as the passes of "
         f"the plain model that it needs (median of {len(medians)} rows; {medians[0]:.2f} to "
@@ -87,7 +87,7 @@ def _verdict(rows: Sequence[Row]) -> Iterator[str]:
     )
     lines = []
     for peer in (*PEERS, BEFORE):
-        found = [ratio.median for row in rows if (ratio := row.ratio(peer, OURS)) is not None]
+        found = [ratio[0] for row in rows if (ratio := row.ratio(peer, OURS)) is not None]
         if found:
             faster = sum(each > 1 for each in found)
             lines.append(

@@ -15,7 +15,7 @@ from kvis2.dataset.exporters import to_coco, to_fiftyone, to_label_studio, to_ov
 from kvis2.dataset.page import report
 from kvis2.dataset.reading import Reader, pipeline
 from kvis2.dataset.reporting import add_report_arguments, run_report
-from kvis2.dataset.run import Summary
+from kvis2.dataset.running import Summary
 from kvis2.dataset.sources import Row, rows_of
 from kvis2.dataset.table import Table, read
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from kvis2 import models
 from kvis2.dataset.optional import ray_data
 from kvis2.dataset.progress import Progress
-from kvis2.dataset.run import Run, Summary, summary_of
+from kvis2.dataset.running import Run, Summary, summary_of
 from kvis2.explainers import Explainer
 
 _MOST_BLOCKS = 10_000

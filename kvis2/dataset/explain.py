@@ -22,7 +22,7 @@ from kvis2.dataset.manifest import (
 )
 from kvis2.dataset.measures import BY_DEFAULT, check_measures
 from kvis2.dataset.reading import Reader
-from kvis2.dataset.run import Run, Summary
+from kvis2.dataset.running import Run, Summary
 from kvis2.dataset.sources import Row, Source, rows_of
 from kvis2.dataset.store import Store
 from kvis2.explainers import Explainer, GradCAM
