@@ -261,7 +261,7 @@ def _extras(extras: dict[str, Any]) -> Iterator[str]:
     if "tab" in found:
         yield "## The Explanations tab"
         yield f"Measured by `python -m benchmarks.tab` on {found['tab']['date']}."
-        yield _table(["what", "measured"], found["tab"]["rows"])
+        yield _table(["what", "measured"], [list(map(str, row)) for row in found["tab"]["rows"]])
     if "growth" in found:
         yield "## Growth"
         yield "![Time over batch, side, channels and depth](images/growth.png)"

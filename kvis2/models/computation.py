@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import keras
@@ -57,6 +58,7 @@ class Computation:
         # The dictionaries of all layers, but not of the model itself, which would be kept alive.
         self._inside = [vars(layer) for _, layer in walk(model)]
         self._layers = [each["_layers"] for each in self._inside if "_layers" in each]
+        self._watched = [_watched(each) for each in (vars(model), *self._inside)]
         self._identities = self._identities_now(model)
         self._containers = [_kept(each, model) for each in _containers_of(model)]
 
@@ -74,17 +76,19 @@ class Computation:
         vars(self).update(vars(now))
         return True
 
-    def _identities_now(self, model: keras.Model) -> list[int]:
-        """Which objects the attributes of all layers are, and how many layers each one has.
+    def _identities_now(self, model: keras.Model) -> list[int] | None:
+        """Which objects the attributes of all layers are, and how many; None where one is gone.
 
         `_values` keeps the objects alive, so that no other gets the place in memory of one. Every
-        call asks this of every layer: one flat list costs a third of a tuple for each.
+        call asks this of every layer, so it looks at nothing that is bookkeeping.
         """
-        attributes = map(dict.values, (vars(model), *self._inside))
-        return [
-            *map(id, chain.from_iterable(attributes)),
-            *map(len, (vars(model).get("_layers", ()), *self._layers)),
-        ]
+        dictionaries = (vars(model), *self._inside)
+        try:
+            values = [get(each) for get, each in zip(self._watched, dictionaries, strict=True)]
+        except KeyError:
+            return None
+        layers = (vars(model).get("_layers", ()), *self._layers)
+        return [*map(id, chain.from_iterable(values)), *map(len, dictionaries), *map(len, layers)]
 
     def differences(self, other: Computation) -> frozenset[tuple[str, str]]:
         """The attributes, (path, name), in which two computations differ."""
@@ -123,11 +127,19 @@ def _containers_of(model: keras.Model) -> list[Any]:
 
 
 def _attributes(layer: Any) -> list[tuple[str, Any]]:
-    return [
-        (name, value)
-        for name, value in vars(layer).items()
-        if name not in _BOOKKEEPING and not name.startswith("_self_")
-    ]
+    return [(name, value) for name, value in vars(layer).items() if _says_something(name)]
+
+
+def _says_something(name: str) -> bool:
+    return name not in _BOOKKEEPING and not name.startswith("_self_")
+
+
+def _watched(attributes: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """What takes the values of the attributes that say something out of a dictionary."""
+    names = [name for name in attributes if _says_something(name)]
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda found: tuple(found[name] for name in names)
 
 
 _NOT_USERS = frozenset(
