@@ -244,6 +244,7 @@ def test_legrad_is_the_papers_equation(realistic, pictures, blocks):
         assert_same(maps, expected, relative=2e-3)
 
 
+@pytest.mark.slow
 def test_legrad_takes_the_norm_that_is_named(realistic, pictures):
     maps = LeGrad(realistic, norm="last_norm", **RAW)(1, pictures)
     assert_same(maps, LeGrad(realistic, **RAW)(1, pictures))
@@ -251,6 +252,7 @@ def test_legrad_takes_the_norm_that_is_named(realistic, pictures):
         LeGrad(realistic, norm="before_mlp2")(1, pictures)
 
 
+@pytest.mark.slow
 def test_legrad_needs_a_normalisation(model, tokens):
     with pytest.raises(ValueError, match="a normalisation after its last block"):
         LeGrad(model)(1, tokens)
@@ -296,6 +298,7 @@ def vision_transformer():
     return keras.Model(inputs, outputs)
 
 
+@pytest.mark.slow
 def test_tokens_of_an_image_become_a_map_of_its_size():
     model = vision_transformer()
     images = np.random.default_rng(2).normal(size=(2, 4, 6, 3)).astype(np.float32)
@@ -309,16 +312,19 @@ def test_tokens_of_an_image_become_a_map_of_its_size():
     assert_same(large, references.resize(expected, (4, 6)))
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_not_square_must_be_given():
     with pytest.raises(ValueError, match="square number of tokens"):
         AttentionRollout(vision_transformer(), leading=0)(None, np.zeros((1, 4, 6, 3)))
 
 
+@pytest.mark.slow
 def test_models_without_attention_are_answered_in_a_sentence(small_model):
     with pytest.raises(ValueError, match="MultiHeadAttention"):
         AttentionRollout(small_model)
 
 
+@pytest.mark.slow
 def test_cross_attention_is_answered_in_a_sentence():
     inputs = keras.Input((6, 4))
     x = keras.layers.MultiHeadAttention(2, 3)(inputs[:, :2], inputs)
@@ -327,6 +333,7 @@ def test_cross_attention_is_answered_in_a_sentence():
         AttentionRollout(model)(0, np.zeros((1, 6, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:AttentionRollout found no evidence")
 def test_causal_masks_hold(tokens):
     """The first token sees only itself, so nothing reaches it from the others."""

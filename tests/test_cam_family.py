@@ -219,6 +219,7 @@ def test_per_step_needs_time_and_one_trace(case):
 # -- LayerCAM's scaling and fusion ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_layer_cam_is_scaled_by_a_hyperbolic_tangent(case):
     plain = references.layer_cam(case.values.conv1, case.gradients.conv1)
     expected = np.tanh(2 * references.normalize(plain))
@@ -246,6 +247,7 @@ def test_layer_cam_at_the_pools_of_vgg16():
         assert_same(found, expected, relative=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", rest_slow(["maximum", "mean"]))
 @pytest.mark.parametrize(
     ("method", "reference"),
@@ -267,6 +269,7 @@ def test_fusion_of_the_maps_of_several_layers(case, method, reference, fusion):
                 explainer(None, case.images[:1]).max())  # fmt: skip
 
 
+@pytest.mark.slow
 def test_score_cam_fuses_layers_too(case):
     maps = [
         references.normalize(
@@ -281,6 +284,7 @@ def test_score_cam_fuses_layers_too(case):
     assert_same(explainer(case.classes, case.images), np.max(maps, axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -301,6 +305,7 @@ def test_wrong_options_are_answered_in_a_sentence(case, options, message):
 # -- FullGrad -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_full_grad_is_the_sum_of_the_rescaled_parts(case):
     parts = [
         case.images * case.gradients.images,
@@ -313,6 +318,7 @@ def test_full_grad_is_the_sum_of_the_rescaled_parts(case):
     assert explainer.completeness_gap.max() < 1e-4  # the bias of the dense layer is counted
 
 
+@pytest.mark.slow
 def test_full_grad_of_chosen_layers(case):
     parts = [case.images * case.gradients.images, case.net.bias2 * case.gradients.pre2]
     explainer = FullGrad(case.model, layers=["pre2"], normalize=False)
@@ -323,6 +329,7 @@ def test_full_grad_of_chosen_layers(case):
     np.testing.assert_allclose(explainer.completeness_gap, expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_full_grad_is_complete_with_batch_normalisation_and_fused_activations():
     layers = [
         keras.Input((8, 9, 2)),
@@ -353,6 +360,7 @@ def guided_gradient(case, top):
     return convolve_backward(pre1, case.net.kernel1)
 
 
+@pytest.mark.slow
 def test_guided_grad_cam_is_the_product(case):
     cam = references.grad_cam(case.values.conv1, case.gradients.conv1)
     guided = guided_gradient(case, case.gradients.conv2)
@@ -364,6 +372,7 @@ def test_guided_grad_cam_is_the_product(case):
     assert_same(grey(case.classes, case.images), np.abs(product).max(axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pre2", "conv2"])
 def test_guided_saliency_of_one_filter(case, name):
     """cnn-visualizations, II.12: score = sum |A_{layer, filter}|, guided gradients."""
@@ -382,6 +391,7 @@ def test_guided_saliency_of_one_filter(case, name):
     assert_same(explainer(LayerScore(name, filters), case.images), expected)
 
 
+@pytest.mark.slow
 def test_a_fused_activation_can_be_looked_behind(case):
     fused = keras.Sequential(
         [
@@ -406,11 +416,13 @@ def test_a_fused_activation_can_be_looked_behind(case):
     assert fused.layers[0].activation is keras.activations.relu
 
 
+@pytest.mark.slow
 def test_a_filter_that_the_layer_does_not_have(case):
     with pytest.raises(ValueError, match="from 0 to 4"):
         kvis2.Saliency(case.model)(LayerScore("conv2", 5), case.images)
 
 
+@pytest.mark.slow
 def test_a_layer_without_a_fused_activation(case):
     with pytest.raises(ValueError, match="a layer with an activation"):
         LayerCAM(case.model, layer=4, pre_activation=True)(0, case.images)

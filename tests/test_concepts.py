@@ -84,6 +84,7 @@ def test_importance_of_concepts_before_a_linear_head(found):
     assert (np.diff(concepts.importance) <= 0).all()
 
 
+@pytest.mark.slow
 def test_maps_are_the_shares_of_the_concepts_at_the_size_of_the_images(found):
     model, images, concepts = found
     shares, _ = of_images(model, images, concepts.vectors)
@@ -94,6 +95,7 @@ def test_maps_are_the_shares_of_the_concepts_at_the_size_of_the_images(found):
         assert_same(maps[..., k], expected, relative=1e-2)
 
 
+@pytest.mark.slow
 def test_crops_are_the_patches_with_most_of_a_concept(found):
     """Each crop is a patch of its image, and no other of the 5-pixel patches has more."""
     model, images, concepts = found
@@ -118,6 +120,7 @@ def test_crops_are_the_patches_with_most_of_a_concept(found):
         assert shares[place, k] > 0.95 * shares[:, k].max()
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same(found):
     model, images, _ = found
     options = {"concepts": 2, "patch": 6, "designs": 8}
@@ -126,6 +129,7 @@ def test_the_same_seed_finds_the_same(found):
     np.testing.assert_array_equal(one.importance, same.importance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -202,6 +202,7 @@ def test_every_kind_of_kernel_is_drawn(tmp_path, layer, shape, count):
 # Maximised filters.
 
 
+@pytest.mark.slow
 def test_maximised_filters_excite_their_filters_more_than_those_of_others(tmp_path):
     """Every 3 x 3 filter of one channel is a direction of its own; tiles are read back, shrunk
     to the input's size, and convolved with all filters by hand."""

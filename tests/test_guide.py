@@ -181,6 +181,7 @@ def test_several_losses_are_added_up():
         guided(("swap", "heat"))
 
 
+@pytest.mark.slow
 def test_a_weight_of_zero_changes_nothing_but_batch_statistics():
     plain, model = network(), network()
     fit(plain)
@@ -189,6 +190,7 @@ def test_a_weight_of_zero_changes_nothing_but_batch_statistics():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_sees_images_targets_and_masks():
     seen = []
 
@@ -267,6 +269,7 @@ def test_it_works_beside_other_callbacks(tmp_path):
     assert "compute_loss" not in vars(keras.saving.load_model(tmp_path / "best.keras"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_guided_is_refused_at_the_start():
     class Own(keras.Model):
         def __init__(self):

@@ -175,6 +175,7 @@ def test_open_image_size_and_mixed_precision(x):
         np.testing.assert_allclose(found["heatmap"], GradCAM(model)(None, images), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs_keep_their_names(x):
     keras.utils.set_random_seed(3)
     image, record = keras.Input((12, 12, 3), name="image"), keras.Input((4,), name="record")
@@ -192,6 +193,7 @@ def test_several_inputs_and_outputs_keep_their_names(x):
     np.testing.assert_allclose(result["heatmap"]["image"], expected["image"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_explained_follows_the_weights_and_is_not_trained(x):
     model = convolutional()
     explained = Explained(model, GradCAM)
@@ -202,11 +204,13 @@ def test_explained_follows_the_weights_and_is_not_trained(x):
         explained.fit(x, np.zeros(5))
 
 
+@pytest.mark.slow
 def test_graph_is_refused_outside_of_a_graph(model, x):
     with pytest.raises(ValueError, match=r"Expected tensors of a `tf.function`"):
         GradCAM(model).graph(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -221,6 +225,7 @@ def test_wrong_arguments(model, arguments, message):
         Explained(model, arguments[0], **arguments[1])
 
 
+@pytest.mark.slow
 def test_one_unit_of_a_sigmoid_is_two_classes(x):
     keras.utils.set_random_seed(4)
     model = keras.Sequential(
@@ -237,6 +242,7 @@ def test_one_unit_of_a_sigmoid_is_two_classes(x):
 # Layers
 
 
+@pytest.mark.slow
 def test_cam_layer_is_cam_and_shares_the_classifiers_weights(tmp_path, x):
     keras.utils.set_random_seed(5)
     inputs = keras.Input((12, 12, 3))
@@ -265,6 +271,7 @@ def test_cam_layer_is_cam_and_shares_the_classifiers_weights(tmp_path, x):
         CamLayer(L.Conv2D(3, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "modifier"),
     [(GuidedReLULayer, kvis2.GuidedReLU()), (DeconvReLU, kvis2.DeconvReLU())],
@@ -288,6 +295,7 @@ def test_relus_have_the_gradients_of_the_modifiers(tmp_path, x, layer, modifier)
     assert own.compute_output_shape((None, 12, 12, 3)) == (None, 2)
 
 
+@pytest.mark.slow
 def test_random_jitter_rolls_whole_pixels_while_training(tmp_path, x):
     layer = RandomJitter(3, seed=1)
     np.testing.assert_array_equal(layer(x), x)
@@ -306,6 +314,7 @@ def test_random_jitter_rolls_whole_pixels_while_training(tmp_path, x):
     assert keras.saving.load_model(tmp_path / "jitter.keras").layers[0].pixels == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True])
 def test_overlay_is_that_of_images(tmp_path, signed):
     rng = np.random.default_rng(1)
@@ -327,6 +336,7 @@ def test_overlay_is_that_of_images(tmp_path, signed):
         Overlay(2.0)
 
 
+@pytest.mark.slow
 def test_normalized_tensors_are_those_of_images():
     from kvis2.passes import normalized
 

@@ -123,6 +123,7 @@ def test_conductance_of_tokens():
 # -- Guided integrated gradients ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("golden", "options"),
     [
@@ -147,6 +148,7 @@ def test_guided_ig_on_the_straight_line_is_integrated_gradients(case):
     assert (straight.completeness_gap < 0.05).all()
 
 
+@pytest.mark.slow
 def test_guided_ig_moves_all_inputs_together():
     """An image and a vector: the path is over the values of both."""
     image, vector = keras.Input((4, 5, 2), name="image"), keras.Input((3,), name="vector")
@@ -167,6 +169,7 @@ def test_guided_ig_moves_all_inputs_together():
 # -- Blur integrated gradients --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_blur_ig_is_that_of_pair_saliency(case, goldens, batch_size):
     explainer = BlurIG(case.model, max_deviation=3, steps=20, batch_size=batch_size, **CHANNELS)
@@ -189,6 +192,7 @@ def test_blur_ig_takes_the_papers_share_of_the_longest_side(case):
     assert_same(own, same(case.classes, case.images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -205,6 +209,7 @@ def test_wrong_argument(small_model, make, said):
         make(small_model)
 
 
+@pytest.mark.slow
 def test_vectors_have_no_space_to_blur():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="image or a signal to blur"):

@@ -207,11 +207,13 @@ def test_wrong_argument(make, said):
         make()
 
 
+@pytest.mark.slow
 def test_a_classifier_has_no_region(small_model):
     with pytest.raises(ValueError, match=r"a segmentation.*Use CategoricalScore"):
         GradCAM(small_model)(SegmentationScore(1, "object"), np.zeros((1, 16, 12, 3), np.float32))
 
 
+@pytest.mark.slow
 def test_a_score_is_made_definite_for_measures_of_explainers(model, images):
     predicted = read(model, images)[1].argmax(axis=-1)
     batch = Batch(model, images)
@@ -222,6 +224,7 @@ def test_a_score_is_made_definite_for_measures_of_explainers(model, images):
     assert finer.compared.shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_measures_keep_the_region_of_the_input(model, images):
     mask = read(model, images)[1].argmax(axis=-1) == 1
     measure = Deletion(model, steps=4)

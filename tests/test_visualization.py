@@ -274,6 +274,7 @@ def test_what_cannot_be_minimised_is_said(options, message):
         optimizer.minimize(**({"seed_input": [1.0, 1.0], "verbose": False} | options))
 
 
+@pytest.mark.slow
 def test_a_layer_is_differentiated_by_but_not_optimised():
     inputs = keras.Input((2,))
     middle = keras.layers.Dense(3, activation="relu", name="middle")(inputs)
@@ -289,6 +290,7 @@ def test_a_layer_is_differentiated_by_but_not_optimised():
         vis.visualize_activation(model, -1, 0, wrt_tensor=middle, tv_weight=0)
 
 
+@pytest.mark.slow
 def test_callbacks_end_when_a_step_fails(tmp_path):
     x = keras.Input((8, 8, 1))
     gif = vis.GifGenerator(str(tmp_path / "progress"), width=90)
@@ -315,6 +317,7 @@ def value_of(loss, tensor, x):
     return float(losses[0]), gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "filters", "expected"),
     [
@@ -343,6 +346,7 @@ def test_activation_loss(shape, filters, expected):
     assert float(losses.UnitSum(filters, axis)(y)[0]) == pytest.approx(-expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filters", [6, -1, [0, 9]])
 def test_filters_that_are_not_there(filters):
     model = vector_model(6)
@@ -358,6 +362,7 @@ def test_filters_that_are_not_there(filters):
 GOLDEN = np.float32([[[(5, 1), (2, 3), (4, 5)], [(6, 7), (8, 9), (10, -4)]]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "name", "expected"),
     [
@@ -378,6 +383,7 @@ def test_regularizers(make, name, expected):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_regularizers_of_other_ranks_and_batches():
     line = keras.Input((4, 1))
     assert value_of(vis.TotalVariation(line), line, np.float32([[[0], [1], [3], [2]]]))[
@@ -410,6 +416,7 @@ def linear(model):
     return tools.apply_modifications(model)
 
 
+@pytest.mark.slow
 def test_activation_rises_and_falls(small_model):
     model = linear(small_model)
     seed = np.full((16, 12, 3), 0.5)
@@ -436,6 +443,7 @@ def test_activation_rises_and_falls(small_model):
     np.testing.assert_allclose(down, seed, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_activation_is_its_losses(small_model):
     model = linear(small_model)
     seed = np.random.default_rng(0).uniform(0, 255, (16, 12, 3))
@@ -458,6 +466,7 @@ def test_activation_is_its_losses(small_model):
     assert record.totals[0] == pytest.approx(sum(value for _, value in record.named[0]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loop_on_the_device_arrives_at_the_same_image(small_model):
     seed = np.random.default_rng(0).uniform(0, 255, (16, 12, 3))
     options = {"max_iter": 20, "deprocess": "none", "input_range": (0.0, 255.0)}
@@ -467,6 +476,7 @@ def test_the_loop_on_the_device_arrives_at_the_same_image(small_model):
     np.testing.assert_allclose(here, there[0], atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("input_range", "dtype"),
     [
@@ -485,6 +495,7 @@ def test_only_grey_levels_become_integers(small_model, input_range, dtype):
     assert image.std() > 0.05 * (input_range[1] - input_range[0])
 
 
+@pytest.mark.slow
 def test_channels_first_images_come_back_channels_last():
     keras.config.set_image_data_format("channels_first")
     try:
@@ -514,6 +525,7 @@ def minmax(array):
     return (array - array.min()) / (array.max() - array.min() + 1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grad_modifier", "function"),
     [
@@ -539,6 +551,7 @@ def test_saliency_of_a_net_done_by_hand(case, grad_modifier, function):
     np.testing.assert_allclose(kept[0], minmax(function(gradients[0])), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_saliency_by_losses_and_by_layers(case):
     model = linear(case.model)
     image = case.images[0]
@@ -588,6 +601,7 @@ def input_gradients(model, seeds, backprop_modifier):
     return [optimizer.minimize(seed, 1, verbose=False)[1].tolist() for seed in seeds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separate", [False, True], ids=["fused", "layer"])
 @pytest.mark.parametrize(
     ("backprop_modifier", "positive", "zero", "negative"),
@@ -609,6 +623,7 @@ def test_backprop_modifiers_on_two_neurons(separate, backprop_modifier, positive
     assert found == [[[each, each]] for each in expected]
 
 
+@pytest.mark.slow
 def test_backprop_modifiers_that_do_not_fit():
     model = two_neurons(False)
     with pytest.raises(ValueError, match="'guided', 'rectified', 'relu', 'deconv'"):
@@ -619,6 +634,7 @@ def test_backprop_modifiers_that_do_not_fit():
         input_gradients(model, [], tools.apply_modifications)
 
 
+@pytest.mark.slow
 def test_a_function_makes_the_model_that_is_explained(small_model):
     def other_class(model):
         kernel = model.layers[-1].get_weights()
@@ -637,6 +653,7 @@ def test_a_function_makes_the_model_that_is_explained(small_model):
 # -- Grad-CAM -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cam_of_a_net_done_by_hand():
     case = Case.of(TinyNet.random(2))
     model = linear(case.model)
@@ -686,6 +703,7 @@ def negative_everywhere():
     return model, activations.repeat(2, 0).repeat(2, 1)
 
 
+@pytest.mark.slow
 def test_a_map_of_negative_gradients_is_blank(negative_everywhere):
     model, image = negative_everywhere
     with pytest.warns(UserWarning, match="all evidence at 'pool' is against this score"):
@@ -693,6 +711,7 @@ def test_a_map_of_negative_gradients_is_blank(negative_everywhere):
     np.testing.assert_array_equal(heatmap, np.zeros((4, 4)))
 
 
+@pytest.mark.slow
 def test_the_original_turns_a_map_of_negative_gradients_round(negative_everywhere):
     model, image = negative_everywhere
     expected = [
@@ -705,6 +724,7 @@ def test_the_original_turns_a_map_of_negative_gradients_round(negative_everywher
     np.testing.assert_allclose(heatmap, expected, atol=6e-5)
 
 
+@pytest.mark.slow
 def test_the_penultimate_layer_is_the_last_before():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(2, 3, name="c0")(inputs)
@@ -723,6 +743,7 @@ def test_the_penultimate_layer_is_the_last_before():
         graphs.penultimate_layer(model, 2, 4)
 
 
+@pytest.mark.slow
 def test_the_penultimate_layer_in_wrappers_and_nested_models(small_model):
     time = keras.Input((3, 8, 8, 1))
     x = keras.layers.TimeDistributed(keras.layers.Conv2D(2, 3, name="inside"))(time)
@@ -741,6 +762,7 @@ def test_the_penultimate_layer_in_wrappers_and_nested_models(small_model):
 # -- what holds for all of them -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_trace_serves_all_classes_and_no_model_is_kept(small_model):
     images = np.random.default_rng(0).random((2, 16, 12, 3))
     before = trace_count(small_model)
@@ -758,6 +780,7 @@ def test_one_trace_serves_all_classes_and_no_model_is_kept(small_model):
     assert gone() is None
 
 
+@pytest.mark.slow
 def test_maps_follow_the_weights(small_model):
     image = np.random.default_rng(0).random((16, 12, 3))
     options = {"backprop_modifier": "guided"}
@@ -769,6 +792,7 @@ def test_maps_follow_the_weights(small_model):
     assert np.abs(vis.visualize_saliency(small_model, -1, 0, image, **options) - before).max() > 0.1
 
 
+@pytest.mark.slow
 def test_models_without_one_symbolic_input_are_refused():
     a, b = keras.Input((2,)), keras.Input((2,))
     model = keras.Model([a, b], keras.layers.Add()([a, b]))
@@ -780,6 +804,7 @@ def test_models_without_one_symbolic_input_are_refused():
         vis.Optimizer(a, [(vis.LPNorm(a), 1)], compat="keras")
 
 
+@pytest.mark.slow
 def test_filters_are_counted(small_model):
     counts = [vis.get_num_filters(layer) for layer in small_model.layers]
     assert counts == [3, 6, 6, 8, 8, 4]
@@ -791,6 +816,7 @@ def test_filters_are_counted(small_model):
         vis.get_num_filters(keras.layers.Flatten())
 
 
+@pytest.mark.slow
 def test_overlay():
     top, below = np.uint8([0, 101, 255]), np.uint8([255, 100, 0])
     mixed = vis.overlay(top, below)
@@ -807,6 +833,7 @@ def test_overlay():
 # -- callbacks and input modifiers ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("jitter", "sizes", "expected"),
     [
@@ -820,6 +847,7 @@ def test_jitter_limits(jitter, sizes, expected):
     assert vis.Jitter(jitter).limits((1, *sizes, 3)) == expected
 
 
+@pytest.mark.slow
 def test_jitter_rolls_round_the_edges_and_back():
     line = np.arange(6.0).reshape(1, 6, 1)
     shifts = set()
@@ -840,6 +868,7 @@ def test_jitter_rolls_round_the_edges_and_back():
         vis.Jitter([1, 2, 3]).pre(np.zeros((1, 4, 4, 1)))
 
 
+@pytest.mark.slow
 def test_jitter_shifts_axes_apart_and_leaves_channels():
     tools.set_random_seed()
     picture = np.arange(5 * 7 * 2.0).reshape(1, 5, 7, 2)
@@ -853,6 +882,7 @@ def test_jitter_shifts_axes_apart_and_leaves_channels():
     assert found == {(y, x) for y in (4, 0, 1) for x in (5, 6, 0, 1, 2)}
 
 
+@pytest.mark.slow
 def test_input_modifiers_are_undone_in_reverse():
     class Log(input_modifiers.InputModifier):
         def __init__(self, name, log):
@@ -873,6 +903,7 @@ def test_input_modifiers_are_undone_in_reverse():
     assert log == ["pre f", "pre g", "post g", "post f"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("input_range", [(0, 255), (0.0, 1.0), (-1.0, 1.0)])
 def test_frames_of_a_gif(tmp_path, channels, input_range):
@@ -892,6 +923,7 @@ def test_frames_of_a_gif(tmp_path, channels, input_range):
     assert frame[10:24, 10:50].min() < 15
 
 
+@pytest.mark.slow
 def test_frames_of_channels_first_are_the_same(tmp_path):
     image = np.random.default_rng(0).uniform(0, 255, (1, 60, 90, 3))
     frames = {}
