@@ -70,7 +70,7 @@ def test_metadata_names_authors_pythons_and_what_the_ci_tries():
     pythons = re.findall(r"Python :: (3\.\d+)", metadata["classifiers"])
     assert pythons == ["3.10", "3.11", "3.12", "3.13"]
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert {f"pytest_on {each}" for each in (pythons[0], pythons[-1])} <= set(
+    assert {f"pytest_on {each}" for each in (pythons[0], *pythons[2:])} <= set(
         re.findall(r"pytest_on 3\.\d+", ci)
     )
 
