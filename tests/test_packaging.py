@@ -157,7 +157,8 @@ def test_public_names_exist():
 @pytest.mark.slow
 def test_wheel_installs_callbacks_within_kvis2_only(installed_wheel):
     found = {path.name for path in installed_wheel.iterdir() if path.suffix != ".dist-info"}
-    assert found == {"kvis2", "tensorboard_plugin_kvis2"}
+    assert found - {"bin"} == {"kvis2", "tensorboard_plugin_kvis2"}
+    assert [path.name for path in (installed_wheel / "bin").iterdir()] == ["kvis2"]
     code = """
 import importlib.util, kvis2, kvis2.callbacks
 print(kvis2.callbacks.CamLogger.__module__, kvis2.callbacks.__file__)
