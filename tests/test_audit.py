@@ -201,11 +201,26 @@ def test_nothing_is_said_of_a_class_with_few_pictures(by_colour):
     assert "Nothing is said of 2 (30): fewer than 50 pictures each." in str(found)
 
 
-def test_one_unit_is_two_classes():
+class Wrapped(keras.Model):
+    """Another model, called."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def call(self, inputs):
+        return self.model(inputs)
+
+
+@pytest.mark.parametrize("subclassed", [False, True])
+def test_one_unit_is_two_classes(subclassed):
     inputs = keras.Input((SIDE, SIDE, 3))
     x = L.GlobalMaxPooling2D()(L.Conv2D(3, 1, use_bias=False, activation="relu")(inputs))
     model = keras.Model(inputs, L.Dense(1, activation="sigmoid")(x))
     model.set_weights([np.eye(3)[None, None], np.array([[-5.0], [0], [5]]), np.zeros(1)])
+    if subclassed:  # It has no attribute `outputs`.
+        model = Wrapped(model)
+        model(np.zeros((1, SIDE, SIDE, 3), np.float32))
     model.compile(loss="binary_crossentropy")
     images, labels = colours(last_in_the_corner)
     kept = labels != 1

@@ -186,9 +186,9 @@ def audit(
     def predict(batch: NDArray[np.float32]) -> NDArray[np.int64]:
         return _classes_of(prediction.of(batch))
 
-    predicted = predict(pictures)
-    units = int(model.outputs[0].shape[-1]) if hasattr(model, "outputs") else 2
-    maps = _maps(explainer, pictures, classes, one_unit=units == 1)
+    said = prediction.of(pictures)
+    predicted = _classes_of(said)
+    maps = _maps(explainer, pictures, classes, one_unit=said.outputs[0].shape[1] == 1)
     grid = maps.shape[1], maps.shape[2]
     cells = hottest_cells(maps)
     called = list(names) if names is not None else [str(each) for each in range(classes.max() + 1)]
