@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from kvis2.callbacks import as_probabilities, at_layer, two_classes
 from kvis2.dataset.classes import Classes
-from kvis2.dataset.compact import CompactMap, area_means
+from kvis2.dataset.compact import CompactMap
 from kvis2.dataset.measures import measured
 from kvis2.dataset.reading import Read, Reader
 from kvis2.dataset.store import Columns
 from kvis2.explainers import Explainer
+from kvis2.images import area_means
 from kvis2.passes import Predicted
 from kvis2.scores import BinaryScore
 
@@ -183,7 +184,7 @@ class Explaining:
     def columns(self, explained: Explained, first: int) -> Columns:
         """The rows of a batch, of which the first has this number in the source."""
         entries, errors = explained.read.entries, explained.errors
-        small = area_means(explained.maps, self.map_size)
+        small = area_means(explained.maps, (self.map_size, self.map_size))
         compact = [CompactMap.of(each) for each in small]
         there = [not error for error in errors]
         found: Columns = {

@@ -4,6 +4,7 @@ Everything here takes and returns plain arrays; no model is involved. Pictures a
 """
 
 from kvis2.images.answers import ClassNames, class_name
+from kvis2.images.areas import area_means
 from kvis2.images.colors import Display, PictureArray, displayable, normalize
 from kvis2.images.drawing import LINE, WHITE, Color, captioned, resize, write
 from kvis2.images.files import comparable, file_name, written_aside
@@ -39,6 +40,7 @@ __all__ = [
     "Framing",
     "Opacity",
     "PictureArray",
+    "area_means",
     "at_least_one",
     "captioned",
     "check_opacity",

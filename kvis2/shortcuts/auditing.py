@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kvis2.explainers import Explainer, GradCAM
+from kvis2.images import area_means
 from kvis2.passes import Prediction
 from kvis2.scores import BinaryScore, CategoricalScore
 from kvis2.shortcuts import content
@@ -304,12 +305,7 @@ def _means(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = maps.shape[1:]
     cell = max(height, width) / _CELLS
     rows, columns = max(1, round(height / cell)), max(1, round(width / cell))
-    edges = [np.arange(count) * side // count for count, side in ((rows, height), (columns, width))]
-    sums = np.add.reduceat(np.add.reduceat(maps, edges[0], axis=1), edges[1], axis=2)
-    areas = np.outer(
-        *(np.diff([*each, side]) for each, side in zip(edges, (height, width), strict=True))
-    )
-    return (sums / areas).astype(np.float32)
+    return area_means(maps, (rows, columns))
 
 
 def _numbers(found: Causes) -> dict[str, Any]:
