@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from kvis2 import audit, dataset, gallery, layers
+from kvis2 import audit, dataset, export, gallery
 
 
 class Command(NamedTuple):
@@ -60,9 +60,9 @@ COMMANDS = {
     ),
     "export": Command(
         "prediction and heatmap in one file: SavedModel, LiteRT, ONNX or OpenVINO",
-        layers.export.__doc__,
-        layers.add_arguments,
-        layers.run,
+        export.__doc__,
+        dataset.add_export_arguments,
+        dataset.run_export,
     ),
     "gallery": Command(
         "every picture of a model and photographs, with one page that shows them",

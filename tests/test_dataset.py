@@ -453,6 +453,10 @@ def test_a_lambda_in_a_file_needs_trust(photos, tmp_path, capsys):
         assert stopped.value.code == 2
         assert "--trust" in capsys.readouterr().err
         assert main([*command, "--trust"]) == 0
+        with pytest.raises(SystemExit) as stopped:
+            main(["export", str(path), "--out", str(tmp_path / "served")])
+        assert stopped.value.code == 2
+        assert "--trust" in capsys.readouterr().err
 
 
 def test_explainers_take_a_dataset_of_batches(small_model, images):

@@ -17,7 +17,7 @@ from test_photographs import boxed_objects
 from test_portable_gradients import network
 
 import kvis2
-from kvis2 import CAM, GradCAM, LayerCAM, Saliency, export, layers
+from kvis2 import CAM, GradCAM, LayerCAM, Saliency, dataset, export
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*found no evidence"),
@@ -325,8 +325,8 @@ def test_code_of_the_guide_runs(tmp_path, monkeypatch, images, small_model):
 
 def commanded(*arguments):
     parser = argparse.ArgumentParser()
-    layers.add_arguments(parser)
-    return layers.run(parser.parse_args([str(each) for each in arguments]))
+    dataset.add_export_arguments(parser)
+    return dataset.run_export(parser.parse_args([str(each) for each in arguments]))
 
 
 @pytest.mark.slow

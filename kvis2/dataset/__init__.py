@@ -12,6 +12,7 @@ from kvis2.dataset.comparing import add_compare_arguments, run_compare
 from kvis2.dataset.describing import add_describe_arguments, run_describe
 from kvis2.dataset.explain import explain_dataset
 from kvis2.dataset.exporters import to_coco, to_fiftyone, to_label_studio, to_overlays
+from kvis2.dataset.exporting import add_export_arguments, run_export
 from kvis2.dataset.page import report
 from kvis2.dataset.reading import Reader, pipeline
 from kvis2.dataset.reporting import add_report_arguments, run_report
@@ -28,6 +29,7 @@ __all__ = [
     "add_audit_arguments",
     "add_compare_arguments",
     "add_describe_arguments",
+    "add_export_arguments",
     "add_report_arguments",
     "audit_page",
     "explain_dataset",
@@ -39,6 +41,7 @@ __all__ = [
     "run_audit",
     "run_compare",
     "run_describe",
+    "run_export",
     "run_report",
     "to_coco",
     "to_fiftyone",

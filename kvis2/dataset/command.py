@@ -16,6 +16,7 @@ from kvis2.dataset.explain import Summary, explain_dataset
 from kvis2.dataset.measures import BY_DEFAULT, OF_BOXES, OF_MAPS
 from kvis2.explainers import Explainer
 from kvis2.gallery import (
+    add_loading_arguments,
     add_space_arguments,
     class_names,
     image_shape,
@@ -59,16 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, what its input is, and what its classes are called."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="a .keras or .h5 file, or a name in keras.applications"
-    )
+    add_loading_arguments(parser)
     add_space_arguments(parser)
     parser.add_argument(
         "--names", metavar="FILE", help='of the classes, one on each line; or "imagenet"'
-    )
-    parser.add_argument("--random-weights", action="store_true", help="for a keras.applications")
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of a model file, as of its Lambda layers"
     )
 
 
@@ -141,18 +136,23 @@ def run(options: argparse.Namespace) -> int:
     return 1 if summary.failed else 0
 
 
+def explainers_by_name() -> dict[str, type[Explainer]]:
+    """All explainers of kvis2, but for those that are there to be inherited from."""
+    known = {each: getattr(explainers, each) for each in explainers.__all__} | {"LRP": lrp.LRP}
+    return {
+        each: kind
+        for each, kind in known.items()
+        if isinstance(kind, type) and issubclass(kind, Explainer) and kind not in _BASES
+    }
+
+
 def made_explainer(model: keras.Model, name: str, layer: str | None) -> Explainer:
     """The explainer of a name, with a layer where one is asked for.
 
     Raises:
         ValueError: If there is none of this name that takes a model alone.
     """
-    known = {each: getattr(explainers, each) for each in explainers.__all__} | {"LRP": lrp.LRP}
-    methods = {
-        each: kind
-        for each, kind in known.items()
-        if isinstance(kind, type) and issubclass(kind, Explainer) and kind not in _BASES
-    }
+    methods = explainers_by_name()
     if name not in methods:
         raise ValueError(
             f"Expected a method, one of {', '.join(sorted(methods))}. Received: --method {name}."

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from kvis2.gallery import load_model
+from kvis2.gallery import add_loading_arguments, load_model
 from kvis2.inspection import describe
 
 
 def add_describe_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `kvis2 describe`."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="a .keras or .h5 file, or a name in keras.applications"
-    )
-    parser.add_argument("--random-weights", action="store_true", help="for a keras.applications")
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of a model file, as of its Lambda layers"
-    )
+    add_loading_arguments(parser)
 
 
 def run_describe(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from kvis2.gallery.artifacts import ARTIFACTS, OF_THE_MODEL
 from kvis2.gallery.command import add_arguments, run
 from kvis2.gallery.input_space import InputSpace
 from kvis2.gallery.loading import (
+    add_loading_arguments,
     add_space_arguments,
     class_names,
     image_shape,
@@ -28,6 +29,7 @@ __all__ = [
     "Made",
     "Piece",
     "add_arguments",
+    "add_loading_arguments",
     "add_space_arguments",
     "class_names",
     "evenly",

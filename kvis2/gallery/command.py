@@ -17,6 +17,7 @@ from kvis2.gallery.artifacts import ARTIFACTS, OF_THE_MODEL
 from kvis2.gallery.folder import Gallery
 from kvis2.gallery.input_space import InputSpace
 from kvis2.gallery.loading import (
+    add_loading_arguments,
     add_space_arguments,
     class_names,
     image_shape,
@@ -31,9 +32,7 @@ _MODEL = "model"  # the section of what needs no photograph
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `python -m kvis2 gallery`."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="a .keras or .h5 file, or a name in keras.applications"
-    )
+    add_loading_arguments(parser)
     parser.add_argument("photographs", metavar="IMAGE", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
@@ -60,11 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="original: optimise and propagate as pytorch-cnn-visualizations",
     )
     parser.add_argument("--colormap", default="turbo", help="of the class activation maps")
-    parser.add_argument("--random-weights", action="store_true", help="for a keras.applications")
     parser.add_argument("--overwrite", action="store_true", help="make existing files again")
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of a model file, as of its Lambda layers"
-    )
 
 
 def run(options: argparse.Namespace) -> int:

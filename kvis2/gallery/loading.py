@@ -27,6 +27,17 @@ def add_space_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of what `load_model` takes."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .keras or .h5 file, or a name in keras.applications"
+    )
+    parser.add_argument("--random-weights", action="store_true", help="for a keras.applications")
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of a model file, as of its Lambda layers"
+    )
+
+
 def load_model(
     name: str, random_weights: bool = False, *, trust: bool = False
 ) -> tuple[keras.Model, Callable[[Any], Any] | None]:
@@ -48,7 +59,8 @@ def load_model(
     if not Path(name).exists():
         raise ValueError(
             "Expected a .keras or .h5 file, or the name of a model in keras.applications. "
-            f"Received: {name!r}. Give a path that exists, or a name such as VGG16."
+            f"Received: {name!r}, which is not there. Give a path that exists, or a name such as "
+            "VGG16."
         )
     if not trust and _holds_code(Path(name)):
         raise ValueError(

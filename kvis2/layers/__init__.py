@@ -2,13 +2,13 @@
 
 from kvis2.layers.activations import DeconvReLU, GuidedReLU
 from kvis2.layers.cam_layer import CamLayer
-from kvis2.layers.command import add_arguments, run
 from kvis2.layers.explained import Explained
-from kvis2.layers.exporting import Exported, export
+from kvis2.layers.exporting import FORMATS, Exported, export
 from kvis2.layers.jitter import RandomJitter
 from kvis2.layers.overlay import Overlay
 
 __all__ = [
+    "FORMATS",
     "CamLayer",
     "DeconvReLU",
     "Explained",
@@ -16,7 +16,5 @@ __all__ = [
     "GuidedReLU",
     "Overlay",
     "RandomJitter",
-    "add_arguments",
     "export",
-    "run",
 ]

@@ -1,4 +1,4 @@
-"""The command `export MODEL --method GradCAM --format litert --out FILE`."""
+"""`kvis2 export`: its arguments, and what it prints."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from kvis2 import explainers, lrp
-from kvis2.layers.exporting import FORMATS, export
+from kvis2.dataset.command import explainers_by_name
+from kvis2.gallery import add_loading_arguments, load_model
+from kvis2.layers import FORMATS, export
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `run` needs.
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `run_export` needs.
 
     Args:
         parser: The parser of the command.
     """
-    parser.add_argument("model", type=Path, help="a Keras model (.keras)")
+    add_loading_arguments(parser)
     parser.add_argument("--method", default="GradCAM", help="an explainer of kvis2 (GradCAM)")
     parser.add_argument("--layer", help="the layer it looks at, by name or path")
     parser.add_argument(
@@ -38,18 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_export(options: argparse.Namespace) -> int:
     """Export, print what was written and how it compares, and return the exit status 0.
 
     Args:
-        options: What `add_arguments` parsed.
+        options: What `add_export_arguments` parsed.
 
     Raises:
         ValueError: If an argument is not as described, or the file cannot be written; `export`
             says why.
     """
-    method = getattr(explainers, options.method, None) or getattr(lrp, options.method, None)
-    if not (isinstance(method, type) and issubclass(method, explainers.Explainer)):
+    method: Any = explainers_by_name().get(options.method)
+    if method is None:
         raise ValueError(
             f"Expected --method to be an explainer of kvis2. Received: {options.method!r}. Give "
             "for example GradCAM, LayerCAM, CAM or Saliency."
@@ -60,8 +60,9 @@ def run(options: argparse.Namespace) -> int:
     representative = None
     if options.representative is not None:
         representative = np.load(options.representative)
+    model, _ = load_model(options.model, options.random_weights, trust=options.trust)
     report = export(
-        method(_loaded(options.model), **settings),
+        method(model, **settings),
         options.out,
         options.format,
         class_input=options.class_input,
@@ -72,9 +73,3 @@ def run(options: argparse.Namespace) -> int:
     )
     print(report)
     return 0
-
-
-def _loaded(path: Path) -> keras.Model:
-    if not path.exists():
-        raise ValueError(f"Expected a Keras model. Received: {path}, which is not there.")
-    return keras.saving.load_model(path, compile=False)
