@@ -251,6 +251,12 @@ def test_wrong_data_get_a_sentence(by_colour, images, labels, message):
         kvis2.audit(by_colour, images, labels)
 
 
+def test_too_few_names_are_refused(by_colour):
+    images, labels = colours(anywhere)
+    with pytest.raises(ValueError, match=r"Expected a name for each class up to 2. Received: 2"):
+        kvis2.audit(by_colour, images, labels, names=["red", "green"])
+
+
 def test_a_regression_is_refused(by_colour):
     x = L.Dense(2)(by_colour.layers[-2].output)
     model = keras.Model(by_colour.inputs, x)

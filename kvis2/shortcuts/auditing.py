@@ -14,7 +14,7 @@ from kvis2.images import area_means
 from kvis2.passes import Prediction
 from kvis2.scores import BinaryScore, CategoricalScore
 from kvis2.shortcuts import content
-from kvis2.shortcuts.causes import Causes, causes
+from kvis2.shortcuts.causes import Answered, Causes, Share, causes
 from kvis2.shortcuts.places import (
     Place,
     hottest_cells,
@@ -181,6 +181,7 @@ def audit(
     """
     pictures = np.asarray(images, np.float32)
     classes = _checked(pictures, labels)
+    called = _named_classes(names, int(classes.max()))
     explainer = GradCAM(model, batch_size=batch_size) if explainer is None else explainer
     prediction = Prediction(model, batch_size=batch_size)
 
@@ -188,24 +189,19 @@ def audit(
         return _classes_of(prediction.of(batch))
 
     said = prediction.of(pictures)
-    predicted = _classes_of(said)
+    given = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
+    answered = Answered(pictures, classes, _classes_of(said), given)
     maps = _maps(explainer, pictures, classes, one_unit=said.outputs[0].shape[1] == 1)
     grid = maps.shape[1], maps.shape[2]
     cells = hottest_cells(maps)
-    called = list(names) if names is not None else [str(each) for each in range(classes.max() + 1)]
     counts = {int(each): int((classes == each).sum()) for each in np.unique(classes)}
     enough = np.array([each for each, count in counts.items() if count >= least], np.int64)
     places = place_of_each_class(cells, classes, grid, enough, seed)
-    given = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
     findings = []
     for label, place in places.items():
         box = region(place, grid, pictures.shape[1:3])
         out = place.lift >= LIFT and place.excess > place.by_chance
-        found = (
-            causes(predict, pictures, classes, predicted, label, box, boxes=given, seed=seed)
-            if out
-            else None
-        )
+        found = causes(predict, answered, label, box, seed=seed) if out else None
         where = named(place, grid)
         suspect = found is not None and (hurts_alone(found) or turns_others(found))
         findings.append(
@@ -272,6 +268,17 @@ def _checked(images: NDArray[np.float32], labels: ArrayLike) -> NDArray[np.int64
     return classes.astype(np.int64)
 
 
+def _named_classes(names: Sequence[str] | None, highest: int) -> list[str]:
+    if names is None:
+        return [str(each) for each in range(highest + 1)]
+    if len(names) <= highest:
+        raise ValueError(
+            f"Expected a name for each class up to {highest}. Received: {len(names)} names. Give "
+            "them in the order of the model's outputs."
+        )
+    return list(names)
+
+
 def _classes_of(predicted: Any) -> NDArray[np.int64]:
     values, meaning = predicted.outputs[0], predicted.meanings[0]
     if len(predicted.outputs) > 1 or values.ndim != 2 or meaning.kind in ("labels", "numbers"):
@@ -310,6 +317,11 @@ def _means(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _numbers(found: Causes) -> dict[str, Any]:
     return {
-        name: value._asdict() if hasattr(value, "_asdict") else value
+        name: _share(value) if isinstance(value, Share) else value
         for name, value in found._asdict().items()
     }
+
+
+def _share(found: Share) -> dict[str, Any]:
+    """For JSON, which has no nan."""
+    return {**found._asdict(), "value": found.value if found.pictures else None}

@@ -44,7 +44,12 @@ class Share(NamedTuple):
         return cls(value, count, float(max(middle - half, 0)), float(min(middle + half, 1)))
 
     def __str__(self) -> str:
+        if not self.pictures:
+            return "nobody knows how many (no pictures)"
         return f"{self.value:.0%} [{self.low:.0%} to {self.high:.0%}]"
+
+
+_NOBODY = Share.of(np.zeros(0, bool))
 
 
 class Causes(NamedTuple):
@@ -68,76 +73,70 @@ class Causes(NamedTuple):
     beside_objects: bool
 
 
+class Answered(NamedTuple):
+    """Pictures, and what a model says of them.
+
+    Attributes:
+        images: `(pictures, height, width, channels)`, as the model takes them.
+        labels: Their classes.
+        predicted: The classes that the model says.
+        boxes: The objects, `(pictures, 4)`, where they are known.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    boxes: NDArray[np.float64] | None = None
+
+
 def causes(
-    predict: Predict,
-    images: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    label: int,
-    box: Box,
-    *,
-    boxes: NDArray[np.float64] | None = None,
-    least: int = 10,
-    seed: int = 0,
+    predict: Predict, pictures: Answered, label: int, box: Box, *, least: int = 10, seed: int = 0
 ) -> Causes:
     """Hide a place in all pictures, and paste that of a class onto the others.
 
     Args:
         predict: Gives the classes of images.
-        images: `(pictures, height, width, channels)`, as the model takes them.
-        labels: Their classes.
-        predicted: What the model says of them as they are.
+        pictures: Those that are audited; with boxes, nothing is pasted from an object or over one.
         label: The class that stands out.
         box: The place in pixels, `[x0, y0, x1, y1]`.
-        boxes: The objects, `(pictures, 4)`: nothing is pasted from one or over one.
         least: Classes with fewer recognised pictures are not asked what they lose.
         seed: For which picture is pasted onto which.
     """
-    right = predicted == labels
-    gone = {
-        name: predict(hidden) != labels
-        for name, hidden in (("filled", _filled(images, box)), ("mean", _flat(images, box)))
-    }
+    images, labels = pictures.images, pictures.labels
+    right = pictures.predicted == labels
+    gone = [predict(hide(images, box)) != labels for hide in (_filled, _flat)]
     lost = {
-        int(each): [Share.of(wrong[right & (labels == each)]) for wrong in gone.values()]
+        int(each): [Share.of(wrong[right & (labels == each)]) for wrong in gone]
         for each in np.unique(labels)
         if (right & (labels == each)).sum() >= (1 if each == label else least)
     }
-    own = min(lost.pop(label, [Share.of(np.zeros(0, bool))]), key=lambda share: share.value)
+    own = min(lost.pop(label, [_NOBODY]), key=lambda share: share.value)
     hurt = {each: max(both, key=lambda share: share.value) for each, both in lost.items()}
     worst = max(hurt, key=lambda each: hurt[each].value, default=None)
-    flips, control = _flips(predict, images, labels, predicted, label, box, boxes, seed)
-    nobody = Share.of(np.zeros(0, bool))
-    return Causes(
-        own, nobody if worst is None else hurt[worst], worst, flips, control, boxes is not None
-    )
+    flips, control = _flips(predict, pictures, label, box, np.random.default_rng(seed))
+    others_lost = _NOBODY if worst is None else hurt[worst]
+    return Causes(own, others_lost, worst, flips, control, pictures.boxes is not None)
 
 
 def _flips(
-    predict: Predict,
-    images: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    label: int,
-    box: Box,
-    boxes: NDArray[np.float64] | None,
-    seed: int,
+    predict: Predict, pictures: Answered, label: int, box: Box, rng: np.random.Generator
 ) -> tuple[Share, Share]:
-    rng = np.random.default_rng(seed)
+    """Which others become the class by the place of its own pictures, and by that of others."""
+    images, labels, predicted, boxes = pictures
     others = np.flatnonzero((labels != label) & (predicted != label))
     own = np.flatnonzero((labels == label) & (predicted == label))
     if boxes is not None:
         own, others = (each[~_overlap(boxes[each], box)] for each in (own, others))
-    found = []
-    for givers in (own, others):
+    x0, y0, x1, y1 = box
+
+    def turned(givers: NDArray[np.int64]) -> Share:
         if not len(givers) or not len(others):
-            found.append(Share.of(np.zeros(0, bool)))
-            continue
+            return _NOBODY
         pasted = images[others].copy()
-        x0, y0, x1, y1 = box
         pasted[:, y0:y1, x0:x1] = images[rng.choice(givers, len(others)), y0:y1, x0:x1]
-        found.append(Share.of(predict(pasted) == label))
-    return found[0], found[1]
+        return Share.of(predict(pasted) == label)
+
+    return turned(own), turned(others)
 
 
 def _overlap(boxes: NDArray[np.float64], box: Box) -> NDArray[np.bool_]:
