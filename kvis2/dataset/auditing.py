@@ -17,9 +17,15 @@ from PIL import Image
 from kvis2 import images
 from kvis2.dataset.annotations import annotated
 from kvis2.dataset.classes import Classes
-from kvis2.dataset.command import add_model_arguments, made_explainer
+from kvis2.dataset.command import (
+    add_method_arguments,
+    add_model_arguments,
+    add_source_arguments,
+    made_explainer,
+    source_of,
+)
 from kvis2.dataset.measures import boxes_in_input
-from kvis2.dataset.reading import Entry, Reader
+from kvis2.dataset.reading import Entry, Read, Reader, batches
 from kvis2.dataset.sources import Row, rows_of
 from kvis2.dataset.templates import rendered
 from kvis2.gallery import class_names, image_shape, load_model, space_asked_for
@@ -28,6 +34,7 @@ from kvis2.shortcuts import Audit, audit
 
 _SHOWN = 8  # pictures of a class, or of a group
 _GROUPS = 10
+_BATCH = 32  # pictures that are read at once
 _SIDE = 112  # pixels of a picture on the page
 _GAP, _BETWEEN = 3, 160  # pixels between pictures, and how grey they are
 _AMBER = (255, 176, 0)
@@ -36,12 +43,9 @@ _AMBER = (255, 176, 0)
 def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `kvis2 audit`."""
     add_model_arguments(parser)
-    parser.add_argument("source", metavar="SOURCE", nargs="+", help="as for kvis2 explain")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    add_source_arguments(parser)
+    add_method_arguments(parser)
     parser.add_argument("--labels", metavar="FILE", help="CSV or Parquet with path,label")
-    parser.add_argument("--boxes", metavar="FILE", help="CSV or Parquet with path,boxes; or JSON")
-    parser.add_argument("--method", default="GradCAM", help="an explainer of kvis2; %(default)s")
-    parser.add_argument("--layer", help="that the method looks at; default: the last feature map")
     parser.add_argument("--most", type=int, default=5000, metavar="N",
                         help="pictures looked at, drawn by chance; %(default)s")  # fmt: skip
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures in one pass")
@@ -66,22 +70,21 @@ def run_audit(options: argparse.Namespace) -> int:
     model, preprocess = load_model(options.model, options.random_weights, trust=options.trust)
     height, width, channels = image_shape(model)
     reader = Reader((height, width), space_asked_for(options, preprocess, channels), Framing())
-    source = options.source[0] if len(options.source) == 1 else options.source
-    rows = _drawn(annotated(rows_of(source), options.labels, options.boxes), options.most)
+    listed = annotated(rows_of(source_of(options)), options.labels, options.boxes)
     units = model.outputs[0].shape[-1] or 0
     names: list[str] = list(class_names(options.names, units) or [])
-    entries, pictures, labels, failed = _read(rows, reader, names, max(units, 2))
-    boxes = [boxes_in_input(entry, reader) for entry in entries]
+    read, labels, failed = _read(_drawn(listed, options.most), reader, names, max(units, 2))
+    boxes = [boxes_in_input(entry, reader) for entry in read.entries]
     found = audit(
         model,
-        reader.space.encode(pictures),
+        read.inputs,
         labels,
         made_explainer(model, options.method, options.layer),
         boxes=np.array([_around(each) for each in boxes]) if all(boxes) else None,
-        names=[_called(entries, labels, names, each) for each in range(int(labels.max()) + 1)],
+        names=[_called(read.entries, labels, names, each) for each in range(int(labels.max()) + 1)],
         batch_size=options.batch_size,
     )
-    page = audit_page(found, pictures, labels, options.out, failed=failed)
+    page = audit_page(found, read.pictures, labels, options.out, failed=failed)
     print(json.dumps({**found.as_dict(), "failed": failed}) if options.json else f"{found}\n{page}")
     for name, reason in failed.items():
         print(f"{name}: {reason}", file=sys.stderr)
@@ -167,22 +170,23 @@ def _drawn(rows: Sequence[Row], most: int) -> list[Row]:
 
 def _read(
     rows: Sequence[Row], reader: Reader, names: Sequence[str], units: int
-) -> tuple[list[Entry], NDArray[np.uint8], NDArray[np.int64], dict[str, str]]:
+) -> tuple[Read, NDArray[np.int64], dict[str, str]]:
     """The pictures that can be read and have a class, their classes, and why others are left."""
     known = Classes([row.label for row in rows], names, units)
-    entries, pictures, labels, failed = [], [], [], {}
-    for row in rows:
-        entry, picture = reader.read(row)
+    entries, pictures, inputs, labels, failed = [], [], [], [], {}
+    read = (each for batch in batches(rows, reader, _BATCH) for each in zip(*batch, strict=True))
+    for entry, picture, given in read:
         label = known.number(entry.row.label)
         if entry.error:
-            failed[row.id] = entry.error
+            failed[entry.row.id] = entry.error
         elif label is None:
-            failed[row.id] = (
+            failed[entry.row.id] = (
                 f"Expected a label that is a class of the model. Received: {entry.row.label!r}."
             )
         else:
             entries.append(entry)
             pictures.append(picture)
+            inputs.append(given)
             labels.append(label)
     if not entries:
         raise ValueError(
@@ -190,7 +194,7 @@ def _read(
             f"says: {next(iter(failed.values()), 'nothing')} Give folders named by class, or "
             "--labels."
         )
-    return entries, np.stack(pictures), np.array(labels), failed
+    return Read(entries, np.stack(pictures), np.stack(inputs)), np.array(labels), failed
 
 
 def _around(boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:

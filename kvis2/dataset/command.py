@@ -31,30 +31,18 @@ _BASES = (Explainer, explainers.Attribution, explainers.ClassActivationMap)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `kvis2 explain`."""
     add_model_arguments(parser)
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        nargs="+",
-        help="a folder (folders in it are labels), a glob in quotes, pictures, a CSV or Parquet "
-        "file with path[,label][,boxes], TFRecord, or a WebDataset tar",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--method", default="GradCAM", help="an explainer of kvis2; %(default)s")
-    parser.add_argument("--layer", help="that the method looks at; default: the last feature map")
+    add_source_arguments(parser)
+    add_method_arguments(parser)
     parser.add_argument(
         "--score", default="predicted", metavar="predicted|label|N", help="what is explained"
     )
     parser.add_argument("--labels", metavar="FILE", help="CSV or Parquet with path,label")
-    parser.add_argument("--boxes", metavar="FILE", help="CSV or Parquet with path,boxes; or JSON")
     parser.add_argument(
         "--metrics", nargs="*", default=list(BY_DEFAULT), metavar="NAME",
         help=f"measured of each map, of {', '.join([*OF_MAPS, *OF_BOXES])}; default: "
         f"{' '.join(BY_DEFAULT)}",
     )  # fmt: skip
-    parser.add_argument(
-        "--framing", choices=("stretch", "pad", "crop"), default="stretch",
-        help="how a photograph fills the input: %(default)s, letterboxed, or its middle",
-    )  # fmt: skip
+    add_framing_argument(parser)
     _add_run_arguments(parser)
 
 
@@ -65,6 +53,38 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names", metavar="FILE", help='of the classes, one on each line; or "imagenet"'
     )
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which pictures, with which boxes, and where what is made of them goes."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="+",
+        help="a folder (folders in it are labels), a glob in quotes, pictures, a CSV or Parquet "
+        "file with path[,label][,boxes], TFRecord, or a WebDataset tar",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--boxes", metavar="FILE", help="CSV or Parquet with path,boxes; or JSON")
+
+
+def source_of(options: argparse.Namespace) -> str | list[str]:
+    """The source that `add_source_arguments` read: one, or several files."""
+    return options.source[0] if len(options.source) == 1 else options.source
+
+
+def add_method_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `made_explainer` takes."""
+    parser.add_argument("--method", default="GradCAM", help="an explainer of kvis2; %(default)s")
+    parser.add_argument("--layer", help="that the method looks at; default: the last feature map")
+
+
+def add_framing_argument(parser: argparse.ArgumentParser) -> None:
+    """How a photograph fills the input."""
+    parser.add_argument(
+        "--framing", choices=("stretch", "pad", "crop"), default="stretch",
+        help="how a photograph fills the input: %(default)s, letterboxed, or its middle",
+    )  # fmt: skip
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # What workers of Ray say is not the result.
         summary = explain_dataset(
             model,
-            options.source[0] if len(options.source) == 1 else options.source,
+            source_of(options),
             made_explainer(model, options.method, options.layer),
             out=options.out,
             score=_score(options.score),

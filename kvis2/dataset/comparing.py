@@ -13,7 +13,13 @@ import numpy as np
 
 from kvis2 import images, metrics
 from kvis2.dataset.annotations import annotated
-from kvis2.dataset.command import add_model_arguments, made_explainer
+from kvis2.dataset.command import (
+    add_framing_argument,
+    add_model_arguments,
+    add_source_arguments,
+    made_explainer,
+    source_of,
+)
 from kvis2.dataset.measures import boxes_in_input
 from kvis2.dataset.reading import Entry, Reader
 from kvis2.dataset.sources import rows_of
@@ -28,17 +34,12 @@ _METHODS = ("GradCAM", "LayerCAM", "HiResCAM", "Saliency")
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `kvis2 compare`."""
     add_model_arguments(parser)
-    parser.add_argument("source", metavar="SOURCE", nargs="+", help="as for kvis2 explain")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    add_source_arguments(parser)
     parser.add_argument("--methods", nargs="+", default=list(_METHODS), metavar="NAME",
                         help="explainers of kvis2; %(default)s")  # fmt: skip
-    parser.add_argument("--boxes", metavar="FILE", help="CSV or Parquet with path,boxes; or JSON")
     parser.add_argument("--pictures", type=int, default=32, metavar="N",
                         help="how many, evenly over the source; %(default)s")  # fmt: skip
-    parser.add_argument(
-        "--framing", choices=("stretch", "pad", "crop"), default="stretch",
-        help="how a photograph fills the input: %(default)s, letterboxed, or its middle",
-    )  # fmt: skip
+    add_framing_argument(parser)
 
 
 def run_compare(options: argparse.Namespace) -> int:
@@ -60,8 +61,7 @@ def run_compare(options: argparse.Namespace) -> int:
     space = space_asked_for(options, preprocess, channels)
     reader = Reader((height, width), space, Framing(options.framing))
     explainers = {name: made_explainer(model, name, None) for name in options.methods}
-    source = options.source[0] if len(options.source) == 1 else options.source
-    rows = evenly(annotated(rows_of(source), None, options.boxes), options.pictures)
+    rows = evenly(annotated(rows_of(source_of(options)), None, options.boxes), options.pictures)
     found = [reader.read(row) for row in rows]
     read = [(entry, picture) for entry, picture in found if not entry.error]
     if not read:
