@@ -30,7 +30,7 @@ from kvis2.dataset.sources import Row, rows_of
 from kvis2.dataset.templates import rendered
 from kvis2.gallery import class_names, image_shape, load_model, space_asked_for
 from kvis2.images import Framing
-from kvis2.shortcuts import Audit, audit
+from kvis2.shortcuts import LIFT, Audit, audit
 
 _SHOWN = 8  # pictures of a class, or of a group
 _GROUPS = 10
@@ -38,6 +38,11 @@ _BATCH = 32  # pictures that are read at once
 _SIDE = 112  # pixels of a picture on the page
 _GAP, _BETWEEN = 3, 160  # pixels between pictures, and how grey they are
 _AMBER = (255, 176, 0)
+_EXPLAINED = (
+    "A suspect is a class whose heat stands out at one place, and which alone is no longer "
+    "recognised when that place is hidden, or which others become when it is pasted onto them. A "
+    "shortcut at changing places is not found this way."
+)
 
 
 def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +132,6 @@ def audit_page(
         findings.append(
             {
                 **each._asdict(),
-                "pictures_of": each.pictures,
                 "shown": _strip(folder, f"class_{each.label}", pictures, found.maps, own, each.box)
                 if each.causes is not None
                 else None,
@@ -147,10 +151,10 @@ def audit_page(
         "audit.html",
         findings=findings,
         groups=groups,
+        lift=LIFT,
+        title=_title(len(found.suspects)),
+        subtitle=f"{len(pictures)} pictures. {_EXPLAINED}",
         sentences=found.sentences(),
-        names=found.names,
-        suspects=len(found.suspects),
-        pictures=len(pictures),
         failed=failed or {},
     )
     with images.written_aside(folder / "audit.json") as part:
@@ -158,6 +162,10 @@ def audit_page(
     with images.written_aside(folder / "index.html") as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
     return folder / "index.html"
+
+
+def _title(suspects: int) -> str:
+    return f"{suspects} suspect{'s' * (suspects > 1)}" if suspects else "No suspect"
 
 
 def _drawn(rows: Sequence[Row], most: int) -> list[Row]:

@@ -3,9 +3,9 @@
 print(kvis2.audit(model, images, labels))
 """
 
-from kvis2.shortcuts.auditing import Audit, Finding, audit
+from kvis2.shortcuts.auditing import LIFT, Audit, Finding, audit
 from kvis2.shortcuts.causes import Causes, Share
 from kvis2.shortcuts.content import Group
 from kvis2.shortcuts.places import Place
 
-__all__ = ["Audit", "Causes", "Finding", "Group", "Place", "Share", "audit"]
+__all__ = ["LIFT", "Audit", "Causes", "Finding", "Group", "Place", "Share", "audit"]

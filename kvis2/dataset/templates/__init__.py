@@ -19,6 +19,11 @@ def rendered(name: str, **values: Any) -> str:
         ValueError: If jinja2 is not installed.
     """
     engine = jinja2("a page")
-    text = files(__name__).joinpath(name).read_text("utf-8")
-    pages = engine.Environment(autoescape=True, undefined=engine.StrictUndefined)
-    return pages.from_string(text).render(**values)
+    pages = engine.Environment(
+        loader=engine.FunctionLoader(
+            lambda page: files(__name__).joinpath(page).read_text("utf-8")
+        ),
+        autoescape=True,
+        undefined=engine.StrictUndefined,
+    )
+    return pages.get_template(name).render(**values)
