@@ -225,7 +225,9 @@ def test_files_have_their_endings(tmp_path, model, format):
 
 def test_packages_that_are_missing_are_named(tmp_path, model, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"named tf2onnx or onnx or onnxruntime.*kvis2\[export\]"):
+    with pytest.raises(
+        ValueError, match=r"tf2onnx, onnx, onnxruntime for files of ONNX.*kvis2\[export\]"
+    ):
         export(GradCAM(model), tmp_path / "served.onnx", "onnx")
 
 

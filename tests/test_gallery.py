@@ -15,6 +15,7 @@ import kvis2
 from kvis2 import images
 from kvis2.__main__ import main
 from kvis2.gallery import ARTIFACTS, OF_THE_MODEL, Contents, Made, Piece, evenly, in_file, middles
+from kvis2.gallery.page import Entry, Failure, page
 
 pytestmark = pytest.mark.filterwarnings(  # Keras, when a model is saved
     "ignore:__array__ implementation:DeprecationWarning"
@@ -114,6 +115,21 @@ def expected_files(artifacts):
         for artifact in artifacts
         for file in EXPECTED[artifact]
     }
+
+
+def test_what_comes_from_names_is_text_on_the_page_and_never_markup():
+    wild = "<b onload='x'>&amp; %23 \"quoted\""
+    contents = Contents(wild, {wild: wild}, {wild: "photo.png"})
+    contents.entries[f"a folder/{wild}.png"] = Entry(wild, "Vanilla_BP", {wild: wild}, {}, [wild])
+    contents.failures = [Failure(wild, "Vanilla_BP", wild, wild)]
+    text = page(contents, {"Vanilla_BP": wild})
+    shown = Links(text)
+    assert "<b " not in text
+    assert shown.links == [
+        f"#{urllib.parse.quote(wild)}",
+        *2 * [urllib.parse.quote(f"a folder/{wild}.png")],
+    ]
+    assert shown.text.count(wild) == 12
 
 
 @pytest.mark.slow

@@ -27,9 +27,9 @@ from kvis2.dataset.command import (
 from kvis2.dataset.measures import boxes_in_input
 from kvis2.dataset.reading import Entry, Read, Reader, batches
 from kvis2.dataset.sources import Row, rows_of
-from kvis2.dataset.templates import rendered
 from kvis2.gallery import class_names, image_shape, load_model, space_asked_for
 from kvis2.images import Framing
+from kvis2.pages import rendered
 from kvis2.shortcuts import LIFT, Audit, audit
 
 _SHOWN = 8  # pictures of a class, or of a group
@@ -116,9 +116,6 @@ def audit_page(
 
     Returns:
         The path of the page.
-
-    Raises:
-        ValueError: If jinja2 is not installed.
 
     Example:
         >>> audit_page(kvis2.audit(model, images, labels), images, labels, "audited").name

@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from kvis2 import models
-from kvis2.dataset.optional import ray_data
 from kvis2.dataset.progress import Progress
 from kvis2.dataset.running import Run, Summary, summary_of
 from kvis2.explainers import Explainer
+from kvis2.extras import imported
 
 _MOST_BLOCKS = 10_000
 _RETRIES = 4
@@ -47,7 +47,7 @@ def on_cluster(
         ValueError: If ray is missing, or the method cannot be sent to a worker.
         OSError: If a worker could not write.
     """
-    ray = ray_data("a cluster")
+    ray = _ray()
     start = time.monotonic()
     is_ours = not ray.is_initialized()
     if is_ours:
@@ -136,7 +136,7 @@ def packed(run: Run) -> bytes:
     sent.explaining = copy.copy(run.explaining)
     sent.explaining.explainer = _by_path(run.explaining.explainer)
     try:
-        return ray_data("a cluster").cloudpickle.dumps(sent)
+        return _ray().cloudpickle.dumps(sent)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise ValueError(
             "Expected a model and a method that can be sent to other processes. Received: "
@@ -159,3 +159,9 @@ def _by_path(explainer: Explainer) -> Explainer:
         return explainer
     found = models.find_layer(explainer.model, reference)
     return explainer.with_settings(reference=models.layer_path(explainer.model, found))
+
+
+def _ray() -> Any:
+    """The package ray, with its part `data`."""
+    imported("ray.data", "a cluster", "ray")
+    return imported("ray", "a cluster", "ray")

@@ -23,10 +23,10 @@ from kvis2.dataset.command import (
 from kvis2.dataset.measures import boxes_in_input
 from kvis2.dataset.reading import Entry, Reader
 from kvis2.dataset.sources import rows_of
-from kvis2.dataset.templates import rendered
 from kvis2.gallery import evenly, image_shape, load_model, space_asked_for
 from kvis2.images import Framing
 from kvis2.metrics import Comparison
+from kvis2.pages import rendered
 
 _METHODS = ("GradCAM", "LayerCAM", "HiResCAM", "Saliency")
 

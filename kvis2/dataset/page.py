@@ -16,7 +16,7 @@ from kvis2 import images
 from kvis2.dataset.drift import drifts
 from kvis2.dataset.pictures import CHUNK_DIGITS, SIDE
 from kvis2.dataset.table import Table, read
-from kvis2.dataset.templates import rendered
+from kvis2.pages import rendered
 
 _ERRORS = 20  # shown on the page; errors.csv has all
 _WORDS = {
@@ -47,7 +47,7 @@ def report(
         The path of the page: `index.html`, or `drift.html` for two folders, in `folder`.
 
     Raises:
-        ValueError: If a folder has no rows, or two have no picture in common, or jinja2 is missing.
+        ValueError: If a folder has no rows, or two have no picture in common.
 
     Example:
         >>> report("explained").name

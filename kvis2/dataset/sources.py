@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from PIL import Image
 
 from kvis2.dataset.archives import ARCHIVES, Member, members
+from kvis2.extras import imported
 
 Source: TypeAlias = "str | PathLike[str] | Sequence[str | PathLike[str]]"
 """A folder, a glob, a file or several of these: see `rows_of`."""
@@ -151,9 +152,7 @@ def records(file: str | PathLike[str]) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8-sig", newline="") as text:
             yield from csv.DictReader(text)
         return
-    from kvis2.dataset.optional import pyarrow_parquet
-
-    table = pyarrow_parquet("a Parquet source").ParquetFile(path)
+    table = imported("pyarrow.parquet", "a Parquet source", "dataset").ParquetFile(path)
     wanted = [name for name in ("path", "label", "boxes") if name in table.schema_arrow.names]
     for batch in table.iter_batches(columns=wanted):
         yield from batch.to_pylist()

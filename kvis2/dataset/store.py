@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvis2 import images
-from kvis2.dataset.optional import is_there, pyarrow_parquet
 from kvis2.dataset.sources import Row
+from kvis2.extras import imported, is_installed
 
 WHOLE_NUMBERS = ("row", "label", "prediction", "target", "height", "width", "map_height",
                  "map_width")  # fmt: skip
@@ -41,7 +41,7 @@ class Store:
 
     def __init__(self, folder: Path, parquet: bool | None = None) -> None:
         self.folder = folder
-        self.parquet = is_there("pyarrow") if parquet is None else parquet
+        self.parquet = is_installed("pyarrow") if parquet is None else parquet
 
     def chunk_path(self, number: int) -> Path:
         """The file by which a chunk is finished."""
@@ -79,7 +79,7 @@ class Store:
         """Some columns of a chunk, or all."""
         path = self.chunk_path(number)
         if self.parquet:
-            with pyarrow_parquet("chunks of Parquet").ParquetFile(path) as file:
+            with _parquet().ParquetFile(path) as file:
                 table = file.read(columns=None if names is None else list(names))
             return {name: table.column(name).to_pylist() for name in table.column_names}
         found = _read_csv(path)
@@ -162,7 +162,7 @@ def _write_parquet(path: Path, columns: Columns) -> None:
                        kinds.get(name, pa.float32()), from_pandas=True)
         for name, values in columns.items()
     }  # fmt: skip
-    pyarrow_parquet("chunks").write_table(pa.table(arrays), path)
+    _parquet().write_table(pa.table(arrays), path)
 
 
 def _text(value: str | None) -> str | None:
@@ -210,3 +210,7 @@ def as_array(name: str, values: Sequence[Any]) -> NDArray[Any]:
     if name in WHOLE_NUMBERS:
         return np.array([-1 if each is None else each for each in values], np.int64)
     return np.array([np.nan if each is None else each for each in values], np.float32)
+
+
+def _parquet() -> Any:
+    return imported("pyarrow.parquet", "chunks of Parquet", "dataset")

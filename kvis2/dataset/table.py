@@ -12,12 +12,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from kvis2 import images
-from kvis2.dataset import optional
 from kvis2.dataset.compact import CompactMap
 from kvis2.dataset.manifest import read_manifest
 from kvis2.dataset.reading import photograph_of
 from kvis2.dataset.sources import Row
 from kvis2.dataset.store import Store, as_array
+from kvis2.extras import imported
 from kvis2.images import Framing
 from kvis2.passes import resize
 
@@ -80,7 +80,8 @@ class Table:
 
     def to_pandas(self) -> Any:
         """All columns as a `pandas.DataFrame`; needs pandas."""
-        return optional.pandas("a DataFrame").DataFrame({name: self[name] for name in self.columns})
+        pandas = imported("pandas", "a DataFrame", "dataset")
+        return pandas.DataFrame({name: self[name] for name in self.columns})
 
     def kept_map(self, index: int) -> CompactMap | None:
         """The map of a row as it is kept; None where there is none."""

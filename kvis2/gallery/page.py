@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from kvis2 import images
+from kvis2.pages import rendered
 
 _OWN_NAMES = frozenset({"model", "index.html", "gallery.json"})  # those of the gallery itself
 _LONGEST = 100  # bytes of a section's name, which stands before the names of its files as well
@@ -120,20 +119,6 @@ class Contents:
         ]
 
 
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { margin: 2rem auto; max-width: 84rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { margin: 2.5rem 0 0; border-bottom: 2px solid #8886; }
-h3 { margin: 1.6rem 0 .2rem; font-size: 1.05rem; }
-p { margin: .2rem 0 .5rem; } .parameters, figcaption { color: #777; font-size: .82rem; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; max-width: 100%; } img { display: block; max-width: 100%; min-width: 7rem; }
-figcaption { max-width: 20rem; overflow-wrap: anywhere; }
-.failure { border-left: 4px solid #c33; padding: .2rem .7rem; }
-nav a { margin-right: .9rem; }
-"""
-
-
 def page(contents: Contents, artifacts: Mapping[str, str]) -> str:
     """The page that shows all files of a gallery, side by side.
 
@@ -144,24 +129,26 @@ def page(contents: Contents, artifacts: Mapping[str, str]) -> str:
     Returns:
         HTML without scripts; the pictures are the files beside it, nothing else is loaded.
     """
-    links = [f'<a href="#{quote(name)}">{_text(name)}</a>' for name in contents.sections]
-    title = _text(Path(contents.model).name)
-    body = [f"<h1>{title}</h1>", f"<nav>{''.join(links)}</nav>"]
-    for section, line in contents.sections.items():
-        body.append(f'<h2 id="{_text(section)}">{_text(section)}</h2><p>{_text(line)}</p>')
-        for artifact, line in artifacts.items():
-            body.extend(_artifact(contents, section, artifact, line))
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}: gallery</title><style>{_STYLE}</style></head><body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
+    sections = [
+        {
+            "name": section,
+            "line": about,
+            "artifacts": [
+                shown
+                for name, line in artifacts.items()
+                if (shown := _artifact(contents, section, name, line)) is not None
+            ],
+        }
+        for section, about in contents.sections.items()
+    ]
+    title = Path(contents.model).name
+    return rendered(
+        "gallery.html", title=title, subtitle="gallery", sentences=[], sections=sections
     )
 
 
-def _artifact(contents: Contents, section: str, artifact: str, line: str) -> list[str]:
-    """The lines that show one artefact of one section; none if there is nothing of it."""
+def _artifact(contents: Contents, section: str, artifact: str, line: str) -> dict[str, Any] | None:
+    """What the page shows of one artefact of one section; None if there is nothing of it."""
     files = {
         name: entry
         for name, entry in contents.entries.items()
@@ -171,30 +158,25 @@ def _artifact(contents: Contents, section: str, artifact: str, line: str) -> lis
         each for each in contents.failures if (each.section, each.artifact) == (section, artifact)
     ]
     if not files and not failures:
-        return []
+        return None
     common = _common([entry.parameters for entry in files.values()])
     notes = dict.fromkeys(note for entry in files.values() for note in entry.notes)
-    figures = [_figure(name, entry, common) for name, entry in files.items()]
-    return [
-        f"<h3>{_text(artifact.replace('_', ' '))}</h3><p>{_text(line)}</p>",
-        f'<p class="parameters">{_text(_listed(common))}</p>' if common else "",
-        *(f'<p class="parameters">{_text(note)}</p>' for note in notes),
-        f'<div class="pictures">{"".join(figures)}</div>',
-        *(
-            f'<p class="failure"><b>{_text(each.file)}</b> {_text(each.sentence)}</p>'
-            for each in failures
-        ),
-    ]
+    return {
+        "name": artifact.replace("_", " "),
+        "line": line,
+        "faint": [*filter(None, [_listed(common)]), *notes],
+        "figures": [_figure(name, entry, common) for name, entry in files.items()],
+        "failures": failures,
+    }
 
 
-def _figure(name: str, entry: Entry, common: Mapping[str, Any]) -> str:
+def _figure(name: str, entry: Entry, common: Mapping[str, Any]) -> dict[str, str]:
     own = {key: value for key, value in entry.parameters.items() if key not in common}
-    words = ", ".join(filter(None, [_listed(own), _listed(entry.findings)]))
-    file, shown = quote(name), Path(name).name.removeprefix(f"{entry.section}_")
-    return (
-        f'<figure><a href="{file}"><img src="{file}" alt="{_text(name)}" loading="lazy"></a>'
-        f"<figcaption>{_text(shown)}<br>{_text(words)}</figcaption></figure>"
-    )
+    return {
+        "file": name,
+        "shown": Path(name).name.removeprefix(f"{entry.section}_"),
+        "words": ", ".join(filter(None, [_listed(own), _listed(entry.findings)])),
+    }
 
 
 def _common(parameters: list[dict[str, Any]]) -> dict[str, Any]:
@@ -209,7 +191,3 @@ def _common(parameters: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} = {value}" for key, value in values.items())
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))

@@ -243,7 +243,8 @@ def _write(writer: Format, signature: Signature, folder: Path, serving: Any, nam
             raise
         raise ValueError(
             f"Expected an open batch for {type(signature.explainer).__name__}, which goes through "
-            f"samples in a loop. Received: batch={signature.batch}. Leave `batch` out."
+            f"samples in a loop. Received: batch={signature.batch}. Leave `batch` out"
+            f"{', and `representative`: int8 needs a fixed one' * _is_quantized(writer)}."
         ) from error
     writer.write(saved, serving, folder / name)
     if saved.exists():
@@ -263,7 +264,7 @@ def _put(written: Path, target: Path, folder: Path) -> None:
 def _check_report(report: Exported, writer: Format, signature: Signature) -> None:
     """Raise unless the file says what the explainer says."""
     name = type(signature.explainer).__name__
-    quantized = isinstance(writer, LiteRT) and bool(writer.rows)
+    quantized = _is_quantized(writer)
     if quantized:
         same = report.correlation >= _CORRELATION_INT8
     elif writer.portable:
@@ -275,13 +276,17 @@ def _check_report(report: Exported, writer: Format, signature: Signature) -> Non
     advice = (
         "Integers of 8 bits are too coarse for it: export float32, without `representative`."
         if quantized
-        else "Export a method without random samples, or one with a seed."
+        else "Export a SavedModel, or, where samples are drawn, a method with a seed."
     )
     raise ValueError(
         f"Expected the file to say what {name} says. Received: heatmaps that differ by "
         f"{report.difference:.2g} and correlate by {report.correlation:.4f}, predictions that "
         f"differ by {report.prediction_difference:.2g}, in {writer.title}. {advice}"
     )
+
+
+def _is_quantized(writer: Format) -> bool:
+    return isinstance(writer, LiteRT) and bool(writer.rows)
 
 
 def _values(found: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,6 +9,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
+
+from kvis2.extras import check_installed
 
 Run: TypeAlias = "Callable[..., dict[str, np.ndarray]]"
 """An opened file: inputs by name -> outputs by name."""
@@ -34,12 +35,7 @@ class Format:
 
     def check_installed(self) -> None:
         """Raise if a package is missing."""
-        missing = [each for each in self.modules if importlib.util.find_spec(each) is None]
-        if missing:
-            raise ValueError(
-                f"Expected the packages that write {self.title}. Received: none named "
-                f"{' or '.join(missing)}. Install them: `pip install kvis2[export]`."
-            )
+        check_installed(self.modules, f"files of {self.title}", "export")
 
     def write(self, saved: Path, serving: Any, target: Path) -> None:
         """Write a function, of which there is a SavedModel, to a file.

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from kvis2.extras import imported
+
 _PATCH = 8  # pixels of a patch for comparing, each way
 _PER_CLASS = 3  # groups for each class
 
@@ -88,14 +90,8 @@ def groups(
 
 
 def _kmeans() -> Any:
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError:
-        raise ValueError(
-            "Expected scikit-learn for groups of what lies under the heat. Received: a Python "
-            "without it. `pip install kvis2[audit]`, or `groups=False`."
-        ) from None
-    return KMeans
+    what = "groups of what lies under the heat"
+    return imported("sklearn.cluster", what, "audit", ", or `groups=False`").KMeans
 
 
 def _patches(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from kvis2.dataset.optional import jinja2
+import jinja2
 
 
 def rendered(name: str, **values: Any) -> str:
@@ -14,16 +15,18 @@ def rendered(name: str, **values: Any) -> str:
     Args:
         name: The file of its template, beside this one.
         **values: What it shows; a name that it does not get raises.
-
-    Raises:
-        ValueError: If jinja2 is not installed.
     """
-    engine = jinja2("a page")
-    pages = engine.Environment(
-        loader=engine.FunctionLoader(
-            lambda page: files(__name__).joinpath(page).read_text("utf-8")
+    return _templates().get_template(name).render(**values)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(
+            lambda name: files(__package__).joinpath(name).read_text("utf-8")
         ),
         autoescape=True,
-        undefined=engine.StrictUndefined,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return pages.get_template(name).render(**values)
