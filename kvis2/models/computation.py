@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any
 
 import keras
@@ -32,9 +32,13 @@ _BOOKKEEPING = frozenset(
         *("train_function", "test_function", "predict_function", "_compile_config", "compiled"),
         *("_compile_loss", "_compile_metrics", "_loss_tracker", "_initial_epoch", "_jit_compile"),
         *("_compute_loss_has_training_arg", "_distribute_strategy", "_call_has_context_arg"),
+        *("_call_has_training_arg", "_call_has_mask_arg", "_call_context_args"),
+        *("_allow_non_tensor_positional_args", "activity_regularizer"),
         *("steps_per_execution", "unrolled_steps_per_execution", "_eval_epoch_iterator"),
     )
 )
+# What Keras' own layers read when they are built or trained; those of a user may read them always.
+_OF_TRAINING = ("_initializer", "_regularizer", "_constraint")
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _MOST_ITEMS = 256  # Of a list that is compared item by item.
 _MOST_BYTES = 2**16  # Of an array that is compared by its values.
@@ -58,17 +62,16 @@ class Computation:
         # The dictionaries of all layers, but not of the model itself, which would be kept alive.
         self._inside = [vars(layer) for _, layer in walk(model)]
         self._layers = [each["_layers"] for each in self._inside if "_layers" in each]
-        self._watched = [_watched(each) for each in (vars(model), *self._inside)]
+        self._watched = [_watched(each) for each in (model, *(each for _, each in walk(model)))]
         self._identities = self._identities_now(model)
         self._containers = [_kept(each, model) for each in _containers_of(model)]
 
     def holds(self, model: keras.Model) -> bool:
         """Whether `model` still computes the same: quick where no attribute was touched."""
-        touched = self._identities_now(model) != self._identities or any(
-            each != frozen if plain else _frozen(each, model) != frozen
-            for each, frozen, plain in self._containers
-        )
-        if not touched:
+        if self._identities_now(model) == self._identities and all(
+            _are_the_same(each, kept) if singles else _frozen(each, model) == kept
+            for each, kept, singles in self._containers
+        ):
             return True
         now = Computation(model, self._unsteady)
         if self.differences(now):
@@ -98,10 +101,19 @@ class Computation:
 
 
 def _kept(container: Any, model: keras.Model) -> tuple[Any, Any, bool]:
-    """A container, what it held, and whether that can be compared as it is."""
-    if isinstance(container, list) and all(type(each) in _PLAIN for each in container):
+    """A container, what it held, and whether its items are compared by identity."""
+    if isinstance(container, list) and all(_is_single(each, model) for each in container):
         return container, list(container), True
     return container, _frozen(container, model), False
+
+
+def _is_single(value: Any, model: keras.Model) -> bool:
+    """Whether nothing is inside of a value that may change."""
+    return type(value) in _PLAIN or isinstance(_frozen(value, model), _Identity)
+
+
+def _are_the_same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(map(is_, one, other))
 
 
 def _values_of(model: keras.Model) -> dict[tuple[str, str], Any]:
@@ -127,16 +139,17 @@ def _containers_of(model: keras.Model) -> list[Any]:
 
 
 def _attributes(layer: Any) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in vars(layer).items() if _says_something(name)]
+    silent = _OF_TRAINING if type(layer).__module__.startswith("keras.") else ()
+    return [
+        (name, value)
+        for name, value in vars(layer).items()
+        if name not in _BOOKKEEPING and not name.startswith("_self_") and not name.endswith(silent)
+    ]
 
 
-def _says_something(name: str) -> bool:
-    return name not in _BOOKKEEPING and not name.startswith("_self_")
-
-
-def _watched(attributes: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """What takes the values of the attributes that say something out of a dictionary."""
-    names = [name for name in attributes if _says_something(name)]
+def _watched(layer: Any) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """What takes the values of the attributes that say something out of a layer's dictionary."""
+    names = [name for name, _ in _attributes(layer)]
     if len(names) > 1:
         return itemgetter(*names)
     return lambda found: tuple(found[name] for name in names)

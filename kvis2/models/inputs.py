@@ -350,7 +350,7 @@ def _as_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
     """Values in the dtype that the model takes, none of them changed by a cast to integers."""
     _finite(array)
     if np.dtype(dtype).kind not in "iu" or array.dtype == dtype or not array.size:
-        return _finite(array.astype(dtype, copy=False))
+        return array if array.dtype == dtype else _finite(array.astype(dtype))
     limits, low, high = np.iinfo(dtype), array.min(), array.max()
     whole = array.dtype.kind in "iub" or not np.any(array != np.floor(array))
     if not whole or low < limits.min or high > limits.max:

@@ -54,15 +54,18 @@ def input_range(model: keras.Model) -> InputRange | None:
     """
     if len(getattr(model, "inputs", None) or ()) != 1:
         return None
-    scale, shift, names = np.ones(1), np.zeros(1), []
+    steps, names = [], []
     for operation in _front(model):
         step = _scale_and_shift(operation)
         if step is None:
             break
-        scale, shift = step[0] * scale, step[0] * shift + step[1]
+        steps.append(step)
         names.append(type(operation).__name__)
-    if not names:
+    if not steps:
         return None
+    scale, shift = np.ones(1), np.zeros(1)
+    for by, plus in steps:
+        scale, shift = by * scale, by * shift + plus
     factor, offset = float(np.mean(scale)), float(np.mean(shift))
     if not np.isfinite([factor, offset]).all() or factor <= 0:
         return None
