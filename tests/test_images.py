@@ -339,6 +339,8 @@ def test_resize_brings_maps_to_a_size_and_pictures_to_a_width(noise):
     assert images.resize(np.zeros((10, 20, 3)), 40).shape == (20, 40, 3)
     with pytest.raises(ValueError, match="Expected maps"):
         images.resize(np.zeros((2, 3, 4, 5)), (6, 8))
+    with pytest.raises(ValueError, match=r"\(10, 20, 3\), uint8. For a picture give the width"):
+        images.resize(np.zeros((10, 20, 3), np.uint8), (6, 8))
 
 
 # panel

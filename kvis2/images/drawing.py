@@ -46,7 +46,7 @@ def resize(images: ArrayLike, size: int | tuple[int, int]) -> NDArray[Any]:
         uint8 RGB `(height, width, 3)`, or float32 maps.
 
     Raises:
-        ValueError: If maps have another rank.
+        ValueError: If maps have another rank, or are a uint8 picture.
 
     Example:
         >>> resize(np.array([[0.0, 1.0]]), (1, 4)).tolist()
@@ -57,10 +57,12 @@ def resize(images: ArrayLike, size: int | tuple[int, int]) -> NDArray[Any]:
         height = max(1, round(picture.shape[0] * size / picture.shape[1]))
         return np.array(scaled(Image.fromarray(picture), (int(size), height)))
     maps = finite(images, "maps").astype(np.float32)
-    if maps.ndim not in (2, 3) or 0 in maps.shape:
+    colours = np.asarray(images).dtype == np.uint8 and maps.shape[-1] in (3, 4)
+    if maps.ndim not in (2, 3) or 0 in maps.shape or (maps.ndim == 3 and colours):
         raise ValueError(
             "Expected maps (batch, height, width) or one (height, width). Received: shape "
-            f"{maps.shape}. For a picture give the width alone, such as resize(photo, 300)."
+            f"{maps.shape}{', uint8' * colours}. For a picture give the width alone, such as "
+            "resize(photo, 300)."
         )
     if maps.ndim == 2:
         return Framing().of_photograph(maps, size)
