@@ -2,10 +2,13 @@
 
     python examples/keras_vis_scenarios_imagenet.py model.keras dog.jpg cat.jpg --out sheets
     python examples/keras_vis_scenarios_imagenet.py model.keras dog.jpg --penultimate top_relu
+    python examples/keras_vis_scenarios_imagenet.py --out sheets
 
-The model takes photographs in 0..255 and ends in a softmax over the 1000 classes. Nothing is
-downloaded. For each photograph one row shows what the predicted class is seen in; then come images
-of two classes, alone and both at once, and of filters at three depths.
+The model takes photographs in 0..255 and ends in a softmax, over the 1000 classes or others.
+Nothing is downloaded: without a model a small network learns to tell a temple from a flower (see
+two_photographs.py; it needs scikit-learn), and is asked about three photographs. For each
+photograph one row shows what the predicted class is seen in; then come images of the classes, alone
+and all at once, and of filters at three depths.
 """
 
 import argparse
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import two_photographs
 
 from kvis2 import DeconvReLU, GuidedReLU, images
 from kvis2.visualization import (
@@ -39,6 +43,14 @@ def with_logits(model: keras.Model) -> keras.Model:
     return copied
 
 
+def named(model: keras.Model, label: int) -> str:
+    """What a class is called, where that is known."""
+    count = model.output_shape[-1]
+    if count == len(two_photographs.NAMES):
+        return two_photographs.NAMES[label]
+    return utils.lookup_imagenet_labels(label)[0] if count == 1000 else f"class {label}"
+
+
 def attention(
     model: keras.Model, photograph: np.ndarray, label: int, penultimate: str | None
 ) -> np.ndarray:
@@ -49,8 +61,7 @@ def attention(
         pictures.append(images.colorize(heatmap))
     cam = visualize_cam(model, -1, label, photograph, penultimate)
     pictures.append(overlay(images.colorize(cam, "jet"), photograph, 0.5))
-    name = utils.lookup_imagenet_labels(label)[0]
-    return images.strip(pictures, [name, *BACKPROP, "Grad-CAM"])
+    return images.strip(pictures, [named(model, label), *BACKPROP, "Grad-CAM"])
 
 
 def class_images(model: keras.Model, classes: Sequence[int], steps: int) -> np.ndarray:
@@ -64,7 +75,7 @@ def class_images(model: keras.Model, classes: Sequence[int], steps: int) -> np.n
         )
         for each in wanted
     ]
-    captions = [" and ".join(utils.lookup_imagenet_labels(each)) for each in wanted]
+    captions = [" and ".join(named(model, label) for label in each) for each in wanted]
     return images.strip(pictures, captions)
 
 
@@ -87,22 +98,33 @@ def filters(model: keras.Model, steps: int, count: int) -> list[np.ndarray]:
     return sheets
 
 
+def given(path: str | None, paths: Sequence[Path]) -> tuple[keras.Model, list[np.ndarray]]:
+    """The model without its softmax, and the photographs in the size that it takes."""
+    if path is None:
+        side, both = two_photographs.SIDE, two_photographs.both()
+        squares = [both[side // 2 : -side // 2, :side], both[side // 2 : -side // 2, side:]]
+        return with_logits(two_photographs.trained()), [*squares, images.resize(both, side)]
+    model = with_logits(keras.saving.load_model(path, compile=False))
+    size = model.inputs[0].shape[1:3]
+    return model, [utils.load_img(path, target_size=size) for path in paths]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write three sheets."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="a .keras file")
-    parser.add_argument("photographs", nargs="+", type=Path)
+    parser.add_argument("model", nargs="?", help="a .keras file; default: a small network")
+    parser.add_argument("photographs", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, default=Path("scenarios"), help="folder of the sheets")
     parser.add_argument("--penultimate", help="layer of Grad-CAM; default: the last convolution")
     parser.add_argument("--steps", type=int, default=200, help="of each optimisation")
     parser.add_argument("--filters", type=int, default=3, help="shown of each layer")
     options = parser.parse_args(arguments)
-    model = with_logits(keras.saving.load_model(options.model, compile=False))
+    if bool(options.model) != bool(options.photographs):
+        parser.error("expected a model and photographs, or neither. Received: one of them alone.")
+    model, photographs = given(options.model, options.photographs)
     utils.set_random_seed()
-    size = model.inputs[0].shape[1:3]
-    photographs = [utils.load_img(path, target_size=size) for path in options.photographs]
     logits = model.predict(np.stack(photographs).astype("float32"), verbose=0)
     classes = [int(each) for each in logits.argmax(axis=1)]
     rows = [

@@ -16,6 +16,7 @@ COMMANDS = {
     "two_photographs.py": ["--output", "out/both.png"],
     "explain_photo.py": ["--quick", "--only", "Grad-CAM", "LRP", "--output", "out/sheet.png"],
     "feature_gallery.py": ["--steps", "2", "--units", "2", "--out", "out", "--only", "units"],
+    "keras_vis_scenarios_imagenet.py": [*["--steps", "2", "--filters", "2", "--out", "out"]],
     "which_method.py": ["--quick", "--output", "out"],
 }
 
@@ -47,6 +48,10 @@ def test_the_heat_of_both_classes_lies_where_they_are(tmp_path):
     [
         ("explain_photo.py", ["sheet.png"]),
         ("feature_gallery.py", ["both.png", "features.jpg"]),
+        (
+            "keras_vis_scenarios_imagenet.py",
+            ["attention.png", "class_images.png", "filters.png"],
+        ),
         ("which_method.py", ["which_method.md", "which_method.csv", "images/which_method.webp"]),
     ],
 )
