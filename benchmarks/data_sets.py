@@ -1,8 +1,10 @@
 """What explaining a data set costs: beside `model.predict` over the same pipeline, and a loop.
 
+    python -m benchmarks.environments .venv/peers
     python -m benchmarks.data_sets --pictures 5000 --json docs/scale.json --markdown docs/scale.md
 
-Each row has its turn on the same generated JPEG files, in one process; memory is that of another.
+Each row has its turn on the same generated JPEG files; the loops over the peers are processes that
+wait while the others have theirs. Memory is that of another process.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks import environments
+from benchmarks.cases import PEERS
 from benchmarks.machine import about
+from benchmarks.workers import Worker
 
 _MARKS = ("<!-- measured -->", "<!-- end of measured -->")
 _WARM = 64  # pictures before the clock starts, so that nothing is traced under it
@@ -31,6 +36,8 @@ ROWS = {
     "predict": "`model.predict` over the same pipeline",
     "explain": "`kvis2 explain`, Grad-CAM, with thumbnails",
     "explain_bare": "`kvis2 explain`, Grad-CAM, `--thumbnails none`",
+    "tf-keras-vis": "a loop over tf-keras-vis: `predict_on_batch`, then `Gradcam`",
+    "grad-cam": "a loop over pytorch-grad-cam: `GradCAM(targets=None)`",
 }
 
 
@@ -49,16 +56,17 @@ def photographs(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / f"{number:06d}.jpg", quality=88)
 
 
-def in_turns(folder: Path, count: int, turn: int) -> dict[str, list[float]]:
+def in_turns(folder: Path, count: int, turn: int, peers: Path) -> dict[str, list[float]]:
     """Pictures in a second of each row, turn after turn, so that what else runs meets all alike."""
     import keras
 
+    from benchmarks.models import write
     from kvis2 import GradCAM
     from kvis2.dataset import Reader, explain_dataset, pipeline, rows_of
     from kvis2.gallery import InputSpace
 
-    keras.utils.set_random_seed(0)
-    model = keras.applications.MobileNetV2(weights=None)
+    folder_of_model = write("mobilenetv2", folder.parent / "photographs_models")
+    model = keras.models.load_model(folder_of_model / "model.keras", compile=False)
     space = InputSpace.of_preprocessing(keras.applications.mobilenet_v2.preprocess_input)
     explainer, rows = GradCAM(model), rows_of(folder)[:count]
 
@@ -75,15 +83,33 @@ def in_turns(folder: Path, count: int, turn: int) -> dict[str, list[float]]:
             )  # fmt: skip
 
     rates: dict[str, list[float]] = {what: [] for what in ROWS}
-    for what in ROWS:
+    parts = [rows[start : start + turn] for start in range(0, count, turn)]
+    loops = loops_over_peers(folder_of_model, [rows[:_WARM], *parts], peers)
+    for what in ROWS.keys() - loops.keys():
         run(what, rows[:_WARM])
-    for start in range(0, count, turn):
-        part = rows[start : start + turn]
+    for part in parts:
         for what in ROWS:
             begin = time.perf_counter()
-            run(what, part)
+            if what in loops:
+                loops[what].ask("time", repeats=1)
+            else:
+                run(what, part)
             rates[what].append(len(part) / (time.perf_counter() - begin))
+    for loop in loops.values():
+        loop.close()
     return rates
+
+
+def loops_over_peers(model: Path, parts: list[list], peers: Path) -> dict[str, Worker]:
+    """A process for each peer that has explained the first part, and waits for the next."""
+    files = [[str(row.path) for row in part] for part in parts]
+    found = {}
+    for name in ("tf-keras-vis", "grad-cam"):
+        python = environments.python(peers, PEERS[name].environment)
+        found[name] = Worker([str(python), "-m", f"benchmarks.workers.{PEERS[name].worker}"])
+        options = {"parts": files, "batch": _BATCH}
+        found[name].ask("prepare", folder=str(model), method="folder", batch=1, options=options)
+    return found
 
 
 def memory(folder: Path, count: int) -> dict[str, float]:
@@ -144,6 +170,7 @@ def in_process(what: str, options: argparse.Namespace) -> dict:
     """`in_turns` or `memory` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.data_sets", "--one", what]
     command += ["--folder", str(options.folder), "--pictures", str(options.pictures)]
+    command += ["--peers", str(options.peers), "--turn", str(options.turn)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
@@ -156,7 +183,7 @@ def as_markdown(found: dict) -> str:
     lines = [
         f"{found['pictures']:,} JPEG files of 500 x 375 pixels, MobileNetV2 of 224 x 224, "
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load']}; the median of "
-        f"{turns} turns:",
+        f"{turns} turns, in brackets the slowest and the fastest:",
         "",
         "| | pictures a second | of `predict` |",
         "|---|---|---|",
@@ -164,22 +191,23 @@ def as_markdown(found: dict) -> str:
     for name, words in ROWS.items():
         shares = [one / floor for one, floor in zip(rates[name], rates["predict"], strict=True)]
         rate, share = statistics.median(rates[name]), statistics.median(shares)
-        lines.append(f"| {words} | {rate:.1f} | {share:.2f} |")
+        least, most = min(rates[name]), max(rates[name])
+        lines.append(f"| {words} | {rate:.1f} [{least:.1f} to {most:.1f}] | {share:.2f} |")
     used, hours = found["memory"], 1e6 / statistics.median(rates["explain"]) / 3600
     lines += [
         "",
-        f"The memory of a run is {used['fifth']:,.0f} MB after a fifth of the pictures and "
+        f"A run takes {used['fifth']:,.0f} MB of memory after a fifth of the pictures and "
         f"{used['end']:,.0f} MB at the end. By this measure a million pictures take {hours:.0f} "
-        f"hours on this machine, a hundred million {100 * hours:,.0f}.",
+        f"hours on this machine with thumbnails, a hundred million {100 * hours / 24:,.0f} days.",
     ]
     if "ray" in found:
         rates = found["ray"]["rates"]
         lines += [
             "",
-            f"On Ray, {found['ray']['pictures']:,} pictures, the start of the cluster in it, the "
-            f"load of this machine {found['ray']['load']}: {rates['1']:.1f} a second with one "
-            f"worker, {rates['2']:.1f} with two, {rates['without']:.1f} without Ray. Both "
-            "workers share the cores of one machine, so this says nothing of several machines.",
+            f"On Ray, with {found['ray']['pictures']:,} pictures and the start of the cluster in "
+            f"it: {rates['1']:.1f} a second with one worker, {rates['2']:.1f} with two; "
+            f"{rates['without']:.1f} without Ray (load {found['ray']['load']}). Both workers share "
+            "the cores of one machine, so this says nothing of several machines.",
         ]
     return "\n".join(lines)
 
@@ -200,6 +228,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=5000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "photographs"))
     parser.add_argument("--turn", type=int, default=500, help="pictures of one turn")
+    parser.add_argument("--peers", type=Path, default=Path(".venv/peers"), help="environments")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--ray", type=Path, help="JSON of `--one ray`, by a Python that has ray")
     parser.add_argument("--known", type=Path, help="write the page from this JSON")
@@ -207,7 +236,7 @@ def main() -> None:
     parser.add_argument("--one", choices=("turns", "memory", "ray"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one == "turns":
-        print(json.dumps(in_turns(options.folder, options.pictures, options.turn)))
+        print(json.dumps(in_turns(options.folder, options.pictures, options.turn, options.peers)))
         return
     photographs(options.folder, options.pictures)
     if options.one == "ray":

@@ -33,11 +33,10 @@ REASONS: dict[str, str] = {
     "GradCAM small": _ONE_CALL,
     "LRP": _EPSILON_RULE,
     "LRP small b1 / zennit": f"{_EPSILON_RULE}; and {_ONE_CALL}",
-    "LRP vgg16 / zennit": "kvis2 is at the floor, and zennit not further from it here",
+    "LRP vgg16 / zennit": "kvis2 is near the floor, and zennit not further from it here",
     "GradCAM mobilenetv2 b1": (
-        "every call asks whether 155 layers are still what they were, about a millisecond; and a "
-        "training ran beside these rows: alone it was 0.87, where the state before that question "
-        "was 0.74"
+        "every call asks whether 155 layers are still what they were, half a millisecond, and "
+        "multiplies the kernels that batch normalisation is folded into"
     ),
     "GradCAM resnet50 b1": _FOLDED,
     "GradCAM vgg16 b8": _BETWEEN_RUNS.format("0.89, 0.99 and 1.13"),
@@ -57,12 +56,12 @@ REASONS: dict[str, str] = {
     "IntegratedGradients / first call": _TWO_TRACES,
     "Road / first call": "the first call solves the same systems of equations as every other",
     "Road": (
-        "the floor imputes nothing: the systems of equations take longer than the passes of a "
-        "small network, a tenth of a second for each image of 224 x 224 pixels"
+        "the floor imputes nothing: solving for the pixels that are taken away takes most of the "
+        "time"
     ),
     "ActivationMaximization 200 small b16 / tf-keras-vis": (
-        "kvis2 is at the floor, which is itself only so far from the peer where a batch fills the "
-        "processor"
+        "kvis2 is near the floor, which is itself only so far from the peer where a batch fills "
+        "the processor"
     ),
 }
 

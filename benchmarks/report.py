@@ -48,10 +48,10 @@ def markdown(document: dict[str, Any]) -> str:
     parts = [
         "# Performance",
         *_verdict(rows),
-        "This page is written by `make bench`; the numbers of a row were measured in turn. The "
-        "tables are folded.",
-        _machine(document),
         *_earlier(dates),
+        "All toolkits of a row were run in turn. `make bench` writes this page; its tables are "
+        "folded.",
+        _machine(document),
         "## Time",
         "The floor is one compiled forward (and backward) pass of the plain model, as far as the "
         "method needs it, at the best chunk size, written without any explainer (`benchmarks/"
@@ -62,7 +62,7 @@ def markdown(document: dict[str, Any]) -> str:
         "kvis2 does so by itself; so a ratio can be below 1.",
         _folded("Time of every method, model and batch", _times(rows)),
         *_differences(rows),
-        "## Where kvis2 is not where it is to be",
+        "## Goals that were missed",
         _short_of(rows),
         "## First call and memory",
         "Building the explainer and calling it once; and the most memory above the loaded model.",
@@ -80,10 +80,11 @@ def _verdict(rows: Sequence[Row]) -> Iterator[str]:
     if not ours:
         return
     medians = sorted(ratio[0] for ratio in ours)
+    most = max(rows, key=lambda row: (row.ratio(OURS, FLOOR) or (0.0,))[0])
     yield (
         f"A method of kvis2 takes {statistics.median(medians):.2f} times as long as the passes of "
         f"the plain model that it needs (median of {len(medians)} rows; {medians[0]:.2f} to "
-        f"{medians[-1]:.2f})."
+        f"{medians[-1]:.2f}, which is {most.case.name})."
     )
     lines = []
     for peer in (*PEERS, BEFORE):
@@ -105,15 +106,15 @@ def _folded(title: str, text: str) -> str:
 
 def _earlier(dates: dict[str, str]) -> list[str]:
     """Which rows were measured before the last ones, by an earlier state of the code."""
-    last = max(dates.values(), default="")
-    before = [name for name, date in dates.items() if date < last]
-    if not before:
+    days = sorted(set(dates.values()), reverse=True)
+    if len(days) < 2:
         return []
-    newer = ", ".join(sorted(set(dates) - set(before)))
-    return [
-        f"Measured on {last}: {newer}. All other rows are of {min(dates.values()) or 'before'}, "
-        "and older than the code."
+    parts = [
+        f"Measured on {day}: {', '.join(sorted(name for name in dates if dates[name] == day))}."
+        for day in days[:-1]
     ]
+    rest = f"All other rows are of {days[-1] or 'before'}, and older than the code."
+    return [" ".join([*parts, rest])]
 
 
 def _place(row: Row) -> tuple[int, int, int]:

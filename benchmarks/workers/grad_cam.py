@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from benchmarks.workers.folder_loop import folder_loop
 from benchmarks.workers.protocol import Methods, Prepared, Task, ranking_maps, serve
 from benchmarks.workers.torch_model import as_torch, load, without_torchvision
 
@@ -79,7 +80,12 @@ def road(task: Task) -> Prepared:
     return Prepared(lambda: combined(images, maps, targets, model), result)
 
 
-METHODS: Methods = {"gradcam": gradcam, "scorecam": scorecam, "road": road}
+def folder(task: Task) -> Prepared:
+    explainer = GradCAM(task.model, [task.model.step(task.layer)])
+    return folder_loop(task, lambda pictures: explainer(as_torch(pictures), targets=None))
+
+
+METHODS: Methods = {"gradcam": gradcam, "scorecam": scorecam, "road": road, "folder": folder}
 
 if __name__ == "__main__":
     serve(load, METHODS, ["grad-cam", "torch", "numpy"])

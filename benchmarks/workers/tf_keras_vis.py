@@ -15,6 +15,7 @@ from tf_keras_vis.utils.scores import CategoricalScore
 
 from benchmarks.floors import reached
 from benchmarks.models import load
+from benchmarks.workers.folder_loop import folder_loop
 from benchmarks.workers.protocol import Methods, Prepared, Task, serve
 
 
@@ -69,7 +70,19 @@ def maximization(task: Task) -> Prepared:
     return Prepared(run, lambda: reached(task, np.asarray(run())))
 
 
+def folder(task: Task) -> Prepared:
+    explainer = Gradcam(task.model, model_modifier=ReplaceToLinear(), clone=True)
+
+    def explain(pictures: np.ndarray) -> np.ndarray:  # It explains classes that it is given.
+        classes = task.model.predict_on_batch(pictures).argmax(axis=-1)
+        score = CategoricalScore(classes.tolist())
+        return explainer(score, pictures, penultimate_layer=task.layer)
+
+    return folder_loop(task, explain)
+
+
 METHODS: Methods = {
+    "folder": folder,
     "gradcam": gradcam,
     "scorecam": scorecam,
     "saliency": saliency,
