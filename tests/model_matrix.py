@@ -11,10 +11,10 @@ _HEAD = """# Which models work
 
 Functional, Sequential, subclassed and nested models; one or several inputs and outputs; images,
 series, volumes and text; mixed precision and XLA: {kinds} kinds of models and {methods}
-explainers were tried. {right} pairs give the right map, {refused} are refused with a sentence
-that says what works instead, and {empty} were not tried, of explainers that are made of what the
-others beside them are made of. The tables are folded, by what is special about the model; a
-number stands for the sentence below with which kvis2 refuses.
+explainers were tried. {right} pairs pass the checks below, {refused} are answered with a
+sentence (a refusal that says what works instead, or a warning of a map without evidence), and
+{empty} were not tried: those explainers share their parts with others that were. The tables are
+folded, by what is special about the model; a number stands for the sentence below.
 
 <details markdown="1"><summary>How this is known</summary>
 
@@ -40,7 +40,7 @@ _ZOO = """## Published architectures beside a GradientTape
 
 Grad-CAM at the layer that kvis2 chooses (the embedding of tokens), and the gradient by the input
 (by the embedding), of published architectures with random weights, batch normalisation included,
-small where the package lets one say so: the largest difference to a `tf.GradientTape` over the
+in a small size where the package offers one: the largest difference to a `tf.GradientTape` over the
 plain Keras model, as a share of the largest value. With {packages}. Written by the test run
 `UPDATE_DOCS=1 pytest -m exhaustive tests/test_zoo.py`; the architectures are built in
 `tests/architectures.py`, which skips the packages that are not installed.
