@@ -128,9 +128,10 @@ def test_the_network_learns_where_to_look(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_shortcut_shows_in_the_heatmaps(tmp_path):
+def test_the_shortcut_shows_in_the_heatmaps_and_is_repaired(tmp_path):
     """Ground truth: of the marked class the corner holds four times its share, of no other."""
-    text = run("--shortcut", "--epochs", 6, "--out", tmp_path)
+    text = run("--shortcut", "--repair", "--epochs", 6, "--out", tmp_path)
+    text, repaired = text.split("Repaired with the masks of 300 images:")
     times = {
         name: float(value)
         for name, value in re.findall(r"^  (\w+) +[\d.]+, +([\d.]+) times its area", text, re.M)
@@ -140,6 +141,11 @@ def test_the_shortcut_shows_in_the_heatmaps(tmp_path):
     assert max(times.values()) < 4
     assert number(r"sevens, with the corner +(\d\.\d\d)", text) > 0.9
     assert number(r"sevens, without the corner +(\d\.\d\d)", text) < 0.2
+    assert number(r"called seven with it +(\d\.\d\d)", text) > 0.8
+
+    assert number(r"sevens, without the corner +(\d\.\d\d)", repaired) >= 0.5
+    assert number(r"called seven with it +(\d\.\d\d)", repaired) <= 0.25
+    assert (tmp_path / "repair.webp").stat().st_size > 0
 
 
 @pytest.mark.filterwarnings("ignore:.*found no evidence")  # of an untrained network
