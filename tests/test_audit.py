@@ -277,6 +277,13 @@ def test_the_page_has_the_numbers_that_were_measured():
     by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in audit_digits.KINDS}
     assert {row["suspects"] for row in by_kind["corner"]} == {"seven"}
     assert {row["suspects"] for row in by_kind["none"]} == {"-"}
+    assert {len(of_kind) for of_kind in by_kind.values()} == {5}
+    # What the sentences above the table say of the others.
+    named = {kind: [row["suspects"] for row in of_kind] for kind, of_kind in by_kind.items()}
+    assert named["corner on 30 %"].count("seven") == 2
+    both, one = (named["corner on two classes"].count(each) for each in ("two seven", "two"))
+    assert (both, one) == (2, 2)
+    assert set(named["watermark anywhere"]) == {"-"}
     changed = [{**rows[0], "lift": "9.99"}, *rows[1:]]
     assert audit_digits.filled(page, changed) != page
 
@@ -284,7 +291,6 @@ def test_the_page_has_the_numbers_that_were_measured():
 @pytest.fixture
 def audited(by_colour, tmp_path, capsys):
     """The command on folders of pictures named by class."""
-    pytest.importorskip("jinja2", reason="the page is a template of Jinja2")
     by_colour.save(tmp_path / "model.keras")
     images, labels = colours(last_in_the_corner)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -323,3 +329,34 @@ def test_pictures_that_cannot_be_read_are_said(audited, tmp_path):
     found = json.loads(said.out)
     assert list(found["failed"]) == ["1 red/broken.png"]
     assert found["suspects"] == ["3 blue"]
+
+
+def crops(folder, name, count, random):
+    """Random squares about the object of a photograph, as the model of ImageNet takes them."""
+    known = {each["id"]: each for each in json.loads((folder / "boxes.json").read_text())["images"]}
+    thing, size = known[name]["objects"][0], 224
+    x0, y0, x1, y1 = thing["boxes"][0]
+    with Image.open(folder / known[name]["file"]) as file:
+        photograph = file.convert("RGB")
+    for _ in range(count):
+        side = int(random.uniform(0.6, 0.9) * min(photograph.size))
+        places = [
+            int(np.clip((low + high) / 2 - random.uniform(0.2, 0.8) * side, 0, most - side))
+            for low, high, most in ((x0, x1, photograph.width), (y0, y1, photograph.height))
+        ]
+        box = (*places, places[0] + side, places[1] + side)
+        pixels = np.asarray(photograph.resize((size, size), Image.Resampling.BICUBIC, box))
+        yield pixels[:, :: int(random.choice([-1, 1]))], thing["class"]
+
+
+@pytest.mark.slow
+def test_a_model_of_imagenet_has_no_suspect(shared_data):
+    model = keras.saving.load_model(shared_data / "efficientnet_lite0.keras", compile=False)
+    random = np.random.default_rng(0)
+    names = ("elephant", "espresso", "tabby_grey", "eagle")
+    pairs = [pair for name in names for pair in crops(shared_data, name, 50, random)]
+    images = np.stack([image for image, _ in pairs]).astype("float32")
+    found = kvis2.audit(model, images, [label for _, label in pairs], groups=False)
+    assert found.suspects == []
+    assert found.too_few == {}
+    assert "No suspect in 4 classes." in str(found)
