@@ -192,3 +192,22 @@ def test_a_model_that_returns_its_features_too_is_explained_at_them():
             break
     assert cam.layer is both.get_layer("last")
     np.testing.assert_allclose(found, kvis2.GradCAM(plain, normalize=False)(index, data), atol=1e-6)
+
+
+def test_a_layer_score_means_the_channel_also_where_channels_come_first():
+    images = np.random.default_rng(0).random((2, 7, 6, 3), dtype="float32")
+    found, weights = [], None
+    for layout, pictures in (
+        ("channels_last", images),
+        ("channels_first", np.ascontiguousarray(np.moveaxis(images, -1, 1))),
+    ):
+        inputs = keras.Input(pictures.shape[1:])
+        x = L.Conv2D(4, 3, data_format=layout, name="conv")(inputs)
+        x = L.GlobalAveragePooling2D(data_format=layout)(x)
+        model = keras.Model(inputs, L.Dense(2)(x))
+        weights = model.get_weights() if weights is None else weights
+        model.set_weights(weights)
+        score = kvis2.LayerScore("conv", 3)
+        found.append(kvis2.Saliency(model, normalize=False)(score, pictures))
+    assert np.ptp(found[0]) > 0
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-6)
