@@ -315,3 +315,19 @@ def test_a_class_activation_map_of_ones_own_works_in_every_place_that_takes_one(
         assert f"`{name}`" in readme or f"`{name}(" in readme, name
         assert name in methods, name
         assert name in matrix, name
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: kvis2.SmoothGrad(kvis2.Saliency(model), samples=2, noise=0.5),
+        lambda model: kvis2.IntegratedGradients(model, steps=3),
+        lambda model: kvis2.Occlusion(model, window=2, stride=2),
+    ],
+    ids=["SmoothGrad", "IntegratedGradients", "Occlusion"],
+)
+def test_what_is_predicted_is_of_the_images_and_not_of_what_was_made_of_them(
+    make, small_model, images
+):
+    _, predicted = make(small_model).with_predictions(1, images)
+    np.testing.assert_allclose(predicted.outputs[0], small_model(images), rtol=1e-5, atol=1e-6)
