@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ import kvis2
 from kvis2 import __main__ as program
 from kvis2.shortcuts import Share
 from kvis2.shortcuts.causes import _filled, _flat
+from kvis2.shortcuts.grouping import groups_of_maps
 from kvis2.shortcuts.places import Place, hottest_cells, named, place_of_each_class, region
 
 SIDE, CLASSES, EACH = 24, 3, 60
@@ -230,11 +232,35 @@ def test_one_unit_is_two_classes(subclassed):
 
 def test_a_group_that_is_one_picture_stands_out_most(by_colour):
     images, labels = colours(last_in_the_corner)
-    groups = kvis2.audit(by_colour, images, labels).groups
-    assert groups[0].label == 2
-    assert groups[0].own == 1
-    assert groups[0].rest < 0.1
-    assert all(labels[row] == 2 for row in groups[0].rows)
+    found = kvis2.audit(by_colour, images, labels)
+    for groups in (found.groups, found.map_groups):
+        assert groups[0].label == 2
+        assert groups[0].own == 1
+        assert groups[0].rest < 0.1
+        assert all(labels[row] == 2 for row in groups[0].rows)
+    assert found.map_groups[0].alike > 0.9
+
+
+def test_groups_are_ranked_by_how_much_they_are_one_class_and_one_map():
+    """Of class 1 one half is hot at the left, the other anywhere, as all of class 0 is."""
+    random, labels = np.random.default_rng(0), np.repeat([0, 1], 40)
+    rows, columns = np.mgrid[:8, :10]
+    tops, lefts = random.uniform(0, 7, 80), random.uniform(0, 9, 80)
+    tops[60:], lefts[60:] = 4, 0
+    near = [
+        (rows - top) ** 2 + (columns - left) ** 2 for top, left in zip(tops, lefts, strict=True)
+    ]
+    maps = np.exp(-np.array(near, np.float32) / 4) * random.uniform(1, 9, (80, 1, 1))
+    maps[0] = 0
+    groups = groups_of_maps(maps, labels)
+    assert [each.stands_out for each in groups] == sorted(
+        (each.stands_out for each in groups), reverse=True
+    )
+    assert set(range(60, 80)) <= set(groups[0].rows)
+    assert groups[0].label == 1
+    assert groups[0].alike > 0.8
+    assert groups[0].own == pytest.approx(len(groups[0].rows) / 40)
+    assert not any(0 in each.rows for each in groups)
 
 
 @pytest.mark.parametrize(
@@ -315,6 +341,8 @@ def test_the_command_writes_a_page_that_names_the_suspect(audited):
     page = (out / "index.html").read_text()
     assert "<h1>1 suspect</h1>" in page
     assert "2 &lt;green&gt;" in page
+    assert "<h2>Where the heat lies</h2>" in page
+    assert all((out / name).exists() for name in re.findall(r'img src="([^"]+)"', page))
     assert "<green>" not in page
     assert json.loads((out / "audit.json").read_text())["suspects"] == ["3 blue"]
     strip = np.asarray(Image.open(out / "class_2.png"))

@@ -134,20 +134,24 @@ def audit_page(
                 else None,
             }
         )
-    groups = [
-        {
-            **each._asdict(),
-            "name": found.names[each.label],
-            "shown": _strip(
-                folder, f"group_{number}", pictures, found.maps, np.array(each.rows), None
-            ),
-        }
-        for number, each in enumerate(found.groups[:_GROUPS])
-    ]
+    groups = {
+        kind: [
+            {
+                **each._asdict(),
+                "name": found.names[each.label],
+                "shown": _strip(
+                    folder, f"{kind}_{number}", pictures, found.maps, np.array(each.rows), None
+                ),
+            }
+            for number, each in enumerate(listed[:_GROUPS])
+        ]
+        for kind, listed in {"group": found.groups, "map_group": found.map_groups}.items()
+    }
     text = rendered(
         "audit.html",
         findings=findings,
-        groups=groups,
+        groups=groups["group"],
+        map_groups=groups["map_group"],
         lift=LIFT,
         title=_title(len(found.suspects)),
         subtitle=f"{len(pictures)} pictures. {_EXPLAINED}",

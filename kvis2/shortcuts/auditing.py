@@ -13,8 +13,8 @@ from kvis2.explainers import Explainer, GradCAM
 from kvis2.images import area_means
 from kvis2.passes import Prediction
 from kvis2.scores import BinaryScore, CategoricalScore
-from kvis2.shortcuts import content
 from kvis2.shortcuts.causes import Answered, Causes, Share, causes
+from kvis2.shortcuts.grouping import Group, groups_of_maps, groups_of_patches
 from kvis2.shortcuts.places import (
     Place,
     hottest_cells,
@@ -68,6 +68,7 @@ class Audit(NamedTuple):
         findings: Of each class with pictures enough, suspects first, then by lift.
         too_few: Names of classes with fewer pictures than are needed, and how many they have.
         groups: What lies under the heat, in groups; see `kvis2.shortcuts.Group`.
+        map_groups: The maps in groups.
         maps: The maps by which places were found, float32 `(pictures, rows, columns)`.
         names: What the classes are called.
         blank: How many pictures have a map without heat; they are not counted.
@@ -76,7 +77,8 @@ class Audit(NamedTuple):
 
     findings: list[Finding]
     too_few: dict[str, int]
-    groups: list[content.Group]
+    groups: list[Group]
+    map_groups: list[Group]
     maps: NDArray[np.float32]
     names: list[str]
     blank: int
@@ -122,6 +124,7 @@ class Audit(NamedTuple):
             ],
             "too_few": self.too_few,
             "groups": [each._replace(rows=each.rows[:9])._asdict() for each in self.groups],
+            "map_groups": [each._replace(rows=each.rows[:9])._asdict() for each in self.map_groups],
             "blank": self.blank,
             "least": self.least,
         }
@@ -161,7 +164,7 @@ def audit(
             from one or over one.
         names: What the classes are called.
         least: Pictures that a class must have for something to be said of it.
-        groups: Whether what lies under the heat is grouped (scikit-learn is needed).
+        groups: Whether maps, and what lies under the heat, are grouped (scikit-learn is needed).
         batch_size: Pictures in one pass.
         seed: For labels in random order, and for which picture is pasted onto which.
 
@@ -208,10 +211,12 @@ def audit(
             Finding(label, called[label], counts[label], place, where, box, found, suspect)
         )
     findings.sort(key=lambda each: (not each.suspect, -each.place.lift))
+    groups = groups and len(enough) > 0
     return Audit(
         findings,
         {called[each]: count for each, count in counts.items() if count < least},
-        content.groups(pictures, cells, classes, grid, seed) if groups and len(enough) else [],
+        groups_of_patches(pictures, cells, classes, grid, seed) if groups else [],
+        groups_of_maps(maps, classes, seed) if groups else [],
         maps,
         called,
         int((cells < 0).sum()),
