@@ -344,9 +344,12 @@ def test_the_command_writes_a_file_and_prints_the_report(tmp_path, model, x, for
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_the_command_refuses_what_is_no_explainer(tmp_path):
-    with pytest.raises(ValueError, match=r"Expected --method.*Received: 'token_grid'"):
-        commanded("net.keras", "--method", "token_grid", "--out", tmp_path / "a")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
+def test_the_command_refuses_what_is_no_explainer_of_a_model(tmp_path, model):
+    model.save(tmp_path / "net.keras")
+    for name, said in (("token_grid", "Expected a method, one of"), ("SmoothGrad", "model alone")):
+        with pytest.raises(ValueError, match=rf"{said}.*Received: --method {name}"):
+            commanded(tmp_path / "net.keras", "--method", name, "--out", tmp_path / "a")
     with pytest.raises(ValueError, match="which is not there"):
         commanded(tmp_path / "none.keras", "--out", tmp_path / "a")
 

@@ -166,8 +166,8 @@ def explainers_by_name() -> dict[str, type[Explainer]]:
     }
 
 
-def made_explainer(model: keras.Model, name: str, layer: str | None) -> Explainer:
-    """The explainer of a name, with a layer where one is asked for.
+def made_explainer(model: keras.Model, name: str, layer: str | None, **settings: Any) -> Explainer:
+    """The explainer of a name, with a layer where one is asked for, and with further settings.
 
     Raises:
         ValueError: If there is none of this name that takes a model alone.
@@ -178,7 +178,7 @@ def made_explainer(model: keras.Model, name: str, layer: str | None) -> Explaine
             f"Expected a method, one of {', '.join(sorted(methods))}. Received: --method {name}."
         )
     try:
-        return methods[name](model) if layer is None else methods[name](model, layer)
+        return methods[name](model, *([] if layer is None else [layer]), **settings)
     except TypeError as error:
         raise ValueError(
             f"Expected a method that takes a model alone. Received: --method {name}, which says: "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvis2.dataset.command import explainers_by_name
+from kvis2.dataset.command import made_explainer
 from kvis2.gallery import add_loading_arguments, load_model
 from kvis2.layers import FORMATS, export
 
@@ -48,21 +48,13 @@ def run_export(options: argparse.Namespace) -> int:
         ValueError: If an argument is not as described, or the file cannot be written; `export`
             says why.
     """
-    method: Any = explainers_by_name().get(options.method)
-    if method is None:
-        raise ValueError(
-            f"Expected --method to be an explainer of kvis2. Received: {options.method!r}. Give "
-            "for example GradCAM, LayerCAM, CAM or Saliency."
-        )
     settings: dict[str, Any] = {"normalize": False} if options.raw else {}
-    if options.layer is not None:
-        settings["layer"] = options.layer
     representative = None
     if options.representative is not None:
         representative = np.load(options.representative)
     model, _ = load_model(options.model, options.random_weights, trust=options.trust)
     report = export(
-        method(model, **settings),
+        made_explainer(model, options.method, options.layer, **settings),
         options.out,
         options.format,
         class_input=options.class_input,
