@@ -13,6 +13,8 @@ from scipy.stats import binomtest
 
 import kvis2
 from kvis2 import __main__ as program
+from kvis2.images import resize
+from kvis2.localization import pointing_game
 from kvis2.shortcuts import Share
 from kvis2.shortcuts.causes import _filled, _flat
 from kvis2.shortcuts.grouping import groups_of_maps
@@ -374,7 +376,10 @@ def crops(folder, name, count, random):
         ]
         box = (*places, places[0] + side, places[1] + side)
         pixels = np.asarray(photograph.resize((size, size), Image.Resampling.BICUBIC, box))
-        yield pixels[:, :: int(random.choice([-1, 1]))], thing["class"]
+        corners = (np.array([x0, y0, x1, y1]) - np.tile(places, 2)) * size / side
+        if random.random() < 0.5:
+            pixels, corners[[0, 2]] = pixels[:, ::-1], size - corners[[2, 0]]
+        yield pixels, thing["class"], corners.clip(0, size)
 
 
 @pytest.mark.slow
@@ -382,9 +387,11 @@ def test_a_model_of_imagenet_has_no_suspect(shared_data):
     model = keras.saving.load_model(shared_data / "efficientnet_lite0.keras", compile=False)
     random = np.random.default_rng(0)
     names = ("elephant", "espresso", "tabby_grey", "eagle")
-    pairs = [pair for name in names for pair in crops(shared_data, name, 50, random)]
-    images = np.stack([image for image, _ in pairs]).astype("float32")
-    found = kvis2.audit(model, images, [label for _, label in pairs], groups=False)
+    parts = [part for name in names for part in crops(shared_data, name, 50, random)]
+    images, labels, boxes = map(np.array, zip(*parts, strict=True))
+    found = kvis2.audit(model, images.astype("float32"), labels, groups=False)
+    on_objects = pointing_game(resize(found.maps, images.shape[1:3]), boxes)
+    assert on_objects.mean() > 0.97, "the maps are not those of the model"
     assert found.suspects == []
     assert found.too_few == {}
     assert "No suspect in 4 classes." in str(found)

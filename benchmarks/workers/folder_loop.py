@@ -21,16 +21,18 @@ def folder_loop(task: Task, explain: Callable[[np.ndarray], np.ndarray]) -> Prep
             predicted for each.
     """
     parts, side = iter(task.options["parts"]), task.images.shape[1]
+    maps: list[np.ndarray] = []
 
     def run() -> None:
-        paths, size, maps = next(parts), task.options["batch"], []
+        paths, size = next(parts), task.options["batch"]
+        maps.clear()
         for start in range(0, len(paths), size):
             pictures = [_read(path, side) for path in paths[start : start + size]]
             maps.append(explain(np.stack(pictures)))
         with tempfile.TemporaryDirectory() as folder:
             np.savez(Path(folder, "maps.npz"), np.concatenate(maps))
 
-    return Prepared(run, lambda: np.zeros(0))
+    return Prepared(run, lambda: np.concatenate(maps))
 
 
 def _read(path: str, side: int) -> np.ndarray:

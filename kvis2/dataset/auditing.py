@@ -30,7 +30,7 @@ from kvis2.dataset.sources import Row, rows_of
 from kvis2.gallery import class_names, image_shape, load_model, space_asked_for
 from kvis2.images import Framing
 from kvis2.pages import rendered
-from kvis2.shortcuts import LIFT, Audit, audit
+from kvis2.shortcuts import LIFT, Audit, Group, audit
 
 _SHOWN = 8  # pictures of a class, or of a group
 _GROUPS = 10
@@ -134,8 +134,9 @@ def audit_page(
                 else None,
             }
         )
-    groups = {
-        kind: [
+
+    def drawn(groups: Sequence[Group], kind: str) -> list[dict[str, Any]]:
+        return [
             {
                 **each._asdict(),
                 "name": found.names[each.label],
@@ -143,15 +144,14 @@ def audit_page(
                     folder, f"{kind}_{number}", pictures, found.maps, np.array(each.rows), None
                 ),
             }
-            for number, each in enumerate(listed[:_GROUPS])
+            for number, each in enumerate(groups[:_GROUPS])
         ]
-        for kind, listed in {"group": found.groups, "map_group": found.map_groups}.items()
-    }
+
     text = rendered(
         "audit.html",
         findings=findings,
-        groups=groups["group"],
-        map_groups=groups["map_group"],
+        groups=drawn(found.groups, "group"),
+        map_groups=drawn(found.map_groups, "map_group"),
         lift=LIFT,
         title=_title(len(found.suspects)),
         subtitle=f"{len(pictures)} pictures. {_EXPLAINED}",

@@ -60,9 +60,10 @@ class Computation:
         self._unsteady = unsteady
         self._values = _values_of(model)
         # The dictionaries of all layers, but not of the model itself, which would be kept alive.
-        self._inside = [vars(layer) for _, layer in walk(model)]
+        layers = [layer for _, layer in walk(model)]
+        self._inside = [vars(layer) for layer in layers]
         self._layers = [each["_layers"] for each in self._inside if "_layers" in each]
-        self._watched = [_watched(each) for each in (model, *(each for _, each in walk(model)))]
+        self._watched = [_watched(each) for each in (model, *layers)]
         self._identities = self._identities_now(model)
         self._containers = [_kept(each, model) for each in _containers_of(model)]
 

@@ -123,8 +123,8 @@ class Audit(NamedTuple):
                 for each in self.findings
             ],
             "too_few": self.too_few,
-            "groups": [each._replace(rows=each.rows[:9])._asdict() for each in self.groups],
-            "map_groups": [each._replace(rows=each.rows[:9])._asdict() for each in self.map_groups],
+            "groups": _typical(self.groups),
+            "map_groups": _typical(self.map_groups),
             "blank": self.blank,
             "least": self.least,
         }
@@ -318,6 +318,11 @@ def _means(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     cell = max(height, width) / _CELLS
     rows, columns = max(1, round(height / cell)), max(1, round(width / cell))
     return area_means(maps, (rows, columns))
+
+
+def _typical(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """For JSON, with the first pictures of each group."""
+    return [each._replace(rows=each.rows[:9])._asdict() for each in groups]
 
 
 def _numbers(found: Causes) -> dict[str, Any]:
